@@ -1,0 +1,225 @@
+"""Every error that cqrskit raises on purpose, drawn as one tree.
+
+::
+
+    CqrskitError
+    ├── ConfigurationError          a setting, a command line or a wiring is wrong; found at start-up
+    │   ├── DefinitionError         an aggregate, an event, a handler or a projection is declared wrongly
+    │   └── MigrationRequired       the database's tables are older or newer than this code
+    ├── ServerUnavailable           Postgres or Elasticsearch does not answer
+    ├── UnknownEventType            the log holds an event type that no registered aggregate declares
+    ├── EventDecodeError            stored bytes do not fit the event class
+    ├── Rejected                    a command was refused by the domain; subclass it in your own app
+    │   ├── AggregateNotFound
+    │   └── AggregateExists
+    ├── UnknownCommand              no handler is registered for this command
+    ├── InvalidQuery                a query names an unknown field or an impossible limit
+    │   └── InvalidCursor           a cursor was not made by this query
+    ├── Busy                        the command queue is full: try again later
+    ├── ShuttingDown                the service is stopping: try again elsewhere
+    ├── CommandFailed               a handler raised an unexpected error, or the database refused its events
+    ├── CommitUnknown               the connection died while a batch was being committed
+    ├── NotYetVisible               a read model did not reach the wanted position in time
+    ├── StreamConflict              (internal) another process appended to a stream of this batch
+    └── ReadStoreError              the read store refused a request as a whole
+
+Each message says what could not be done, to which thing, and what to do next; the values are fields, and
+a driver's own error stays as ``__cause__``. No HTTP status codes here: `cqrskit.web` has the one table.
+"""
+
+from typing import ClassVar
+from uuid import UUID
+
+__all__ = [
+    "AggregateExists",
+    "AggregateNotFound",
+    "Busy",
+    "CommandFailed",
+    "CommitUnknown",
+    "ConfigurationError",
+    "CqrskitError",
+    "DefinitionError",
+    "EventDecodeError",
+    "InvalidCursor",
+    "InvalidQuery",
+    "MigrationRequired",
+    "NotYetVisible",
+    "ReadStoreError",
+    "Rejected",
+    "ServerUnavailable",
+    "ShuttingDown",
+    "StreamConflict",
+    "UnknownCommand",
+    "UnknownEventType",
+]
+
+
+class CqrskitError(Exception):
+    """The root of the tree: catch this to catch every error that cqrskit raises on purpose."""
+
+
+class ConfigurationError(CqrskitError):
+    """A setting, a command line or a wiring is wrong; raised at start-up, never at the first request."""
+
+
+class DefinitionError(ConfigurationError):
+    """An aggregate, an event, a handler or a projection is declared in a way that cannot work."""
+
+
+class MigrationRequired(ConfigurationError):
+    """The database's tables do not fit this version of cqrskit; run ``cqrskit migrate``."""
+
+
+class ServerUnavailable(CqrskitError):
+    """A server does not answer, or refuses the connection.
+
+    `server` is its name for people ("Postgres", "Elasticsearch"), `address` never holds a password.
+    """
+
+    def __init__(self, server: str, address: str, reason: str) -> None:
+        super().__init__(
+            f"{server} at {address} cannot be reached: {reason}. Start it, or correct the setting that names it."
+        )
+        self.server = server
+        self.address = address
+        self.reason = reason
+
+
+class UnknownEventType(CqrskitError):
+    """The log holds an event type that no registered aggregate declares."""
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__(
+            f"the log holds events of type {type_name!r}, which no aggregate of this application declares: "
+            "add the aggregate to Application(aggregates=...), or give the renamed event its old stored name "
+            "with `stored_name`."
+        )
+        self.type_name = type_name
+
+
+class EventDecodeError(CqrskitError):
+    """Stored bytes do not fit the event class that their type names."""
+
+    def __init__(self, type_name: str, stream_id: UUID, stream_version: int, reason: str) -> None:
+        super().__init__(
+            f"event {stream_version} of stream {stream_id} is stored as {type_name!r} but does not fit that "
+            f"class: {reason}. A changed event needs a new version and an upcaster."
+        )
+        self.type_name = type_name
+        self.stream_id = stream_id
+        self.stream_version = stream_version
+
+
+class Rejected(CqrskitError):
+    """A command was refused by the domain: a normal answer, not a fault.
+
+    Subclass it in your application and set `code`, a stable word for machines. A rejected command changes
+    nothing; `details` (JSON-able values) are shown to the caller.
+    """
+
+    code: ClassVar[str] = "rejected"
+
+    def __init__(self, message: str, **details: object) -> None:
+        super().__init__(message)
+        self.details = details
+
+
+class AggregateNotFound(Rejected):
+    """No aggregate of this type has this id."""
+
+    code = "not_found"
+
+    def __init__(self, aggregate_name: str, aggregate_id: UUID) -> None:
+        super().__init__(f"there is no {aggregate_name} with id {aggregate_id}", aggregate_id=str(aggregate_id))
+        self.aggregate_name = aggregate_name
+        self.aggregate_id = aggregate_id
+
+
+class AggregateExists(Rejected):
+    """A new aggregate was given the id of one that exists already."""
+
+    code = "already_exists"
+
+    def __init__(self, aggregate_name: str, aggregate_id: UUID) -> None:
+        super().__init__(f"{aggregate_name} {aggregate_id} exists already", aggregate_id=str(aggregate_id))
+        self.aggregate_name = aggregate_name
+        self.aggregate_id = aggregate_id
+
+
+class UnknownCommand(CqrskitError):
+    """No handler is registered for this command type."""
+
+    def __init__(self, command_name: str) -> None:
+        super().__init__(
+            f"no handler is registered for command {command_name}: decorate one with @handles({command_name}) "
+            "and pass it to Application(handlers=...)."
+        )
+        self.command_name = command_name
+
+
+class InvalidQuery(CqrskitError):
+    """A query names a field that the document lacks, compares it with a value of another kind, or exceeds a limit."""
+
+
+class InvalidCursor(InvalidQuery):
+    """A cursor is malformed, or was made by a query with another sort order."""
+
+
+class Busy(CqrskitError):
+    """The command queue is full; nothing was accepted. Try again after `retry_after_seconds`."""
+
+    def __init__(self, queue_length: int, retry_after_seconds: float) -> None:
+        super().__init__(
+            f"the command queue is full ({queue_length} waiting); try again in {retry_after_seconds:g} s"
+        )
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ShuttingDown(CqrskitError):
+    """The service is stopping and takes no new commands; nothing was accepted."""
+
+    def __init__(self) -> None:
+        super().__init__("the service is shutting down and takes no new commands; try again in a moment")
+
+
+class CommandFailed(CqrskitError):
+    """A handler raised an unexpected error, or the database refused what it decided; nothing was changed."""
+
+    def __init__(self, command_name: str, reason: str) -> None:
+        super().__init__(f"command {command_name} failed and changed nothing: {reason}")
+        self.command_name = command_name
+
+
+class CommitUnknown(CqrskitError):
+    """The connection died while a batch was being committed: the command may or may not have taken effect.
+
+    Send it again with the same idempotency key (the same aggregate id) to find out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the connection to Postgres died during the commit, so it is not known whether the command took "
+            "effect; send it again with the same id"
+        )
+
+
+class NotYetVisible(CqrskitError):
+    """A read model did not reach the position that the reader asked for before its deadline."""
+
+    def __init__(self, projection: str, wanted_position: int, position: int, retry_after_seconds: float) -> None:
+        super().__init__(
+            f"projection {projection!r} has reached position {position}, not yet {wanted_position}; try again "
+            f"in {retry_after_seconds:g} s, or ask without a position to get what is there"
+        )
+        self.projection = projection
+        self.wanted_position = wanted_position
+        self.position = position
+        self.retry_after_seconds = retry_after_seconds
+
+
+class StreamConflict(CqrskitError):
+    """Another process appended to a stream of this batch first; the executor decides again."""
+
+
+class ReadStoreError(CqrskitError):
+    """The read store refused a whole request (not one document of it)."""

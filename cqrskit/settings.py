@@ -1,0 +1,96 @@
+"""Settings: one frozen Struct, read once from the environment (``CQRSKIT_*``)."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, get_type_hints
+
+import msgspec
+
+from cqrskit.errors import ConfigurationError
+
+__all__ = ["Settings", "load_settings"]
+
+PREFIX = "CQRSKIT_"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one process of an application runs. Each field is read from ``CQRSKIT_<FIELD IN CAPITALS>``.
+
+    Units are the last word of a name. Fields are validated when they are read, so a wrong value stops the
+    start with a message that names the variable.
+    """
+
+    database_url: str | None = None
+    """Postgres to use, as a libpq URL. Unset: an embedded Postgres in `data_folder`."""
+    elasticsearch_url: str | None = None
+    """Elasticsearch to keep read models in. Unset: read models live in Postgres."""
+    elasticsearch_request_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """How long one request to Elasticsearch may take."""
+    index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=30)] = "cqrskit"
+    """First part of every index and read-model table name; one per application that shares a server."""
+    data_folder: str = ".cqrskit"
+    """Where the embedded Postgres keeps its files, relative to the current folder."""
+    connections_max: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 8
+    """Largest number of Postgres connections that one process keeps for reads."""
+    connect_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """How long the start waits for Postgres and Elasticsearch before it gives up."""
+    queue_length_max: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    """Commands that may wait for the executor; beyond that callers are told to come back later."""
+    batch_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
+    """Largest number of commands in one transaction."""
+    cached_aggregates_max: Annotated[int, msgspec.Meta(ge=0)] = 100_000
+    """Aggregates that the executor keeps in memory between commands."""
+    block_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5_000
+    """Positions that a projector reads and folds at once."""
+    poll_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.2
+    """How often a projector that is level looks for new events without being woken."""
+    refresh_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.25
+    """How often a projector that has written makes its documents searchable."""
+    wait_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
+    """How long a query waits for the position that its caller asked for."""
+    shutdown_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0
+    """How long a stopping process lets accepted commands and projectors finish."""
+    host: str = "127.0.0.1"
+    """Address that the HTTP server listens on."""
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8000
+    """Port that the HTTP server listens on; 0 picks a free one."""
+    body_size_max_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16 * 1024 * 1024
+    """Largest HTTP request body."""
+    log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    """Least severe log event that is written: debug, info, warning or error."""
+
+    @property
+    def postgres_folder(self) -> Path:
+        """The embedded Postgres' files."""
+        return Path(self.data_folder) / "postgres"
+
+
+def load_settings(environ: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read the settings from `environ` (default: the process's) and apply `overrides` that are not None.
+
+    Raises ConfigurationError for an unknown ``CQRSKIT_`` variable or a value that does not fit. Variables that
+    begin with ``CQRSKIT_TEST_`` belong to the test suite and are passed over.
+    """
+    source = os.environ if environ is None else environ
+    hints = get_type_hints(Settings, include_extras=True)
+    values: dict[str, object] = {}
+    for variable, text in source.items():
+        if not variable.startswith(PREFIX) or variable.startswith(PREFIX + "TEST_"):
+            continue
+        name = variable.removeprefix(PREFIX).lower()
+        if name not in hints:
+            known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.__struct_fields__))
+            raise ConfigurationError(f"{variable} is not a setting; the settings are {known}")
+        values[name] = _convert(variable, text, hints[name])
+    for name, value in overrides.items():
+        if value is not None:
+            values[name] = _convert(name, value, hints[name])
+    return Settings(**values)  # type: ignore[arg-type]
+
+
+def _convert(variable: str, value: object, kind: object) -> object:
+    try:
+        return msgspec.convert(value, kind, strict=False)  # type: ignore[call-overload]
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{variable}={value!r} is not usable: {error}") from error
