@@ -1,0 +1,240 @@
+"""Aggregates and their events: eventsourcing's BaseAggregate with msgspec Struct events.
+
+An event class holds only its own fields. Its place in the stream (`originator_id`, `originator_version`,
+`timestamp`) is set beside them, so that events compare by content and the stored JSON repeats nothing::
+
+    class Account(Aggregate):
+        class Opened(Aggregate.Created):
+            owner: str
+
+        class Credited(Aggregate.Event):
+            amount: int
+
+        @event(Opened)
+        def __init__(self, owner: str) -> None:
+            self.owner = owner
+            self.balance = 0
+
+        @event(Credited)
+        def credit(self, amount: int) -> None:
+            self.balance += amount
+
+The body of an ``@event`` method applies the event: it must neither refuse nor do I/O, since it runs again
+whenever the aggregate is loaded. Decide in an ordinary method, which then calls it.
+"""
+
+from collections.abc import Iterator, MutableMapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Self, dataclass_transform
+from uuid import UUID, uuid4
+
+import msgspec
+from eventsourcing.domain import (
+    BaseAggregate,
+    CanInitAggregate,
+    CanMutateAggregate,
+    MetaAggregate,
+    event,
+    filter_kwargs_for_method_params,
+)
+
+from cqrskit.errors import CqrskitError, DefinitionError
+
+__all__ = ["Aggregate", "Event", "FrozenStructMeta", "PendingEvents", "decision_time", "event", "event_classes"]
+
+decision_time: ContextVar[datetime | None] = ContextVar("decision_time", default=None)
+"""The time that events triggered now carry; the executor sets it, so that a decision can be repeated."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
+class FrozenStructMeta(type(msgspec.Struct)):  # type: ignore[misc]  # msgspec's metaclass has no public name
+    """Makes msgspec Structs frozen without saying so in each, and refuses attributes that would not be stored."""
+
+    def __new__(
+        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+    ) -> "FrozenStructMeta":
+        """Create the class; an attribute without an annotation raises DefinitionError."""
+        annotations = namespace.get("__annotations__", {})
+        for attribute, value in namespace.items():
+            if attribute.startswith("_") or attribute in annotations or attribute == "stored_name":
+                continue
+            if not callable(value) and not hasattr(value, "__get__"):
+                raise DefinitionError(
+                    f"{namespace.get('__qualname__', name)}.{attribute} has no annotation, so it would not be "
+                    f"stored: write `{attribute}: {type(value).__name__} = {value!r}`, or annotate a constant "
+                    "with ClassVar"
+                )
+        options.setdefault("frozen", True)
+        return super().__new__(mcls, name, bases, namespace, **options)  # type: ignore[no-any-return]
+
+
+_given_id: ContextVar[UUID | None] = ContextVar("_given_id", default=None)
+
+
+class PendingEvents(list[tuple["Aggregate", "Event"]]):
+    """Events triggered by one handler and not yet collected, in the order in which they were triggered.
+
+    Every aggregate that a repository hands out shares the repository's one list. While `probing` is set, a
+    handler only shows which aggregates it wants: it is stopped before it would change one.
+    """
+
+    probing: bool = False
+
+
+class ProbeStopped(BaseException):
+    """Ends a probing run of a handler. A BaseException, so that user code cannot swallow it."""
+
+
+class Event(msgspec.Struct, CanMutateAggregate[UUID], metaclass=FrozenStructMeta):
+    """Base of all events. Subclass `Aggregate.Event` or `Aggregate.Created` inside your aggregate."""
+
+    stored_name: ClassVar[str] = ""
+    """The stable name in the log: ``Aggregate.Event`` unless the class sets another one."""
+    aggregate_class: ClassVar[type["Aggregate"]]
+
+    def _as_dict(self) -> dict[str, Any]:
+        return {**msgspec.structs.asdict(self), **self.__dict__}
+
+
+class Created(Event, CanInitAggregate[UUID]):
+    """Base of the events that begin a stream."""
+
+    def mutate(self, aggregate: Any) -> Any:
+        """Make the aggregate that this event begins; `aggregate` must be None."""
+        if aggregate is not None:
+            raise CqrskitError(f"{type(self).__name__} begins a stream, but the aggregate exists already")
+        new = self.aggregate_class.__new__(self.aggregate_class)
+        place = self.__dict__
+        new.__base_init__(place["originator_id"], place["originator_version"], place["timestamp"])
+        values = self._as_dict()
+        values["id"] = place["originator_id"]
+        initialise = type(new).__init__
+        initialise(new, **filter_kwargs_for_method_params(values, initialise))
+        self.apply(new)
+        return new
+
+
+class _Namespace(dict[str, Any]):
+    """A class body in which no event can be defined twice; the second would silently replace the first."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in self and isinstance(value, type) and issubclass(value, Event):
+            raise DefinitionError(
+                f"{self.get('__qualname__')} defines two events named {name!r}: rename one of them"
+            )
+        super().__setitem__(name, value)
+
+
+class _AggregateMeta(MetaAggregate["Aggregate"]):
+    @classmethod
+    def __prepare__(mcls, name: str, bases: tuple[type, ...], /, **options: Any) -> MutableMapping[str, object]:
+        return _Namespace()
+
+    def __new__(
+        mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
+    ) -> "_AggregateMeta":
+        return super().__new__(mcls, name, bases, dict(namespace), **options)
+
+    def __call__(cls, *values: Any, id: UUID | None = None, **named: Any) -> Any:  # noqa: A002
+        token = _given_id.set(id)
+        try:
+            return super().__call__(*values, **named)
+        finally:
+            _given_id.reset(token)
+
+
+class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
+    """A consistency boundary: state that only its own events change. See the module's example.
+
+    `Account(id=..., owner=...)` triggers the event that ``__init__`` is decorated with. Without an `id` a
+    random one is made.
+    """
+
+    class Event(Event):
+        """Base of this aggregate's events."""
+
+    class Created(Created):
+        """Base of the events that begin a stream of this aggregate."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Name the events of the new aggregate class and check their annotations."""
+        super().__init_subclass__(**options)
+        for event_class in event_classes(cls):
+            _check_annotations(cls, event_class)
+            explicit = _explicit_stored_name(event_class)
+            event_class.stored_name = explicit or f"{cls.__name__}.{event_class.__name__}"
+            event_class.aggregate_class = cls
+
+    @staticmethod
+    def create_id(*_: Any, **__: Any) -> UUID:
+        """A random id for an aggregate that was created without one."""
+        return uuid4()
+
+    @classmethod
+    def _create(cls, event_class: Any, **values: Any) -> Self:
+        created = _construct(event_class, values)
+        _place(created, _given_id.get() or cls.create_id(), cls.INITIAL_VERSION)
+        aggregate = created.mutate(None)
+        aggregate._pending_events.append((aggregate, created))
+        return aggregate  # type: ignore[no-any-return]
+
+    def trigger_event(self, event_class: Any, **values: Any) -> None:
+        """Make the event, apply it to this aggregate and keep it until the handler has returned."""
+        pending = self._pending_events
+        if type(pending) is PendingEvents and pending.probing:
+            raise ProbeStopped
+        triggered = _construct(event_class, values)
+        _place(triggered, self._id, self._version + 1)
+        pending.append((self, triggered))  # type: ignore[arg-type]  # kept with its aggregate, unlike upstream
+        triggered.mutate(self)
+
+    def collect_events(self) -> list[Any]:
+        """Return and forget the pending events of this aggregate (for use without an executor)."""
+        collected = [triggered for _, triggered in self._pending_events]  # type: ignore[misc]
+        self._pending_events.clear()
+        return collected
+
+
+def event_classes(aggregate_class: type[Aggregate]) -> Iterator[type[Event]]:
+    """The event classes that an aggregate class defines or inherits, without the bases `Event` and `Created`."""
+    for name, value in list(vars(aggregate_class).items()):
+        if not isinstance(value, type) or not issubclass(value, Event) or name == "Event":
+            continue
+        if name == "Created" and not value.__struct_fields__ and "__init__" in vars(aggregate_class):
+            continue
+        yield value
+
+
+def _construct(event_class: Any, values: dict[str, Any]) -> Any:
+    try:
+        return event_class(**values)
+    except TypeError as error:
+        raise TypeError(f"cannot make event {event_class.__qualname__}: {error}") from error
+
+
+def _place(new: Event, stream_id: UUID, stream_version: int) -> None:
+    place = new.__dict__
+    place["originator_id"] = stream_id
+    place["originator_version"] = stream_version
+    place["timestamp"] = decision_time.get() or datetime.now(UTC)
+
+
+def _explicit_stored_name(event_class: type[Event]) -> str | None:
+    for parent in event_class.__mro__:
+        if parent.__name__ != event_class.__name__:
+            continue
+        name = vars(parent).get("stored_name")
+        if name and not vars(parent).get("aggregate_class"):
+            return str(name)
+    return None
+
+
+def _check_annotations(aggregate_class: type[Aggregate], event_class: type[Event]) -> None:
+    for parent in event_class.__mro__:
+        for field, annotation in vars(parent).get("__annotations__", {}).items():
+            if annotation in (Any, "Any", "typing.Any", object) or getattr(annotation, "__name__", "") == "_empty":
+                raise DefinitionError(
+                    f"{aggregate_class.__name__}.{event_class.__name__}.{field} has no usable annotation: "
+                    "an event's fields are stored and need types, such as `amount: int`"
+                )

@@ -1,0 +1,1 @@
+"""The Postgres adapters: event store, feed, checkpoints, read store, migrations."""

@@ -1,0 +1,73 @@
+"""Connections to Postgres, and what its driver's errors mean for us."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from cqrskit.errors import ConfigurationError, MigrationRequired, ServerUnavailable
+
+__all__ = ["address_of", "connect", "connection_errors", "open_pool"]
+
+CONNECTION_OPTIONS = "-c timezone=UTC"
+
+AsyncPool = AsyncConnectionPool[AsyncConnection[TupleRow]]
+
+
+def address_of(url: str) -> str:
+    """The server's address for people and logs, without user and password."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"the database URL cannot be read: {error}".strip()) from None
+    host = parts.get("host") or parts.get("hostaddr") or "localhost"
+    return f"{host}:{parts.get('port') or 5432}/{parts.get('dbname') or parts.get('user') or ''}"
+
+
+@contextmanager
+def connection_errors(url: str) -> Iterator[None]:
+    """Turn the driver's connection failures into ServerUnavailable, and missing tables into MigrationRequired."""
+    try:
+        yield
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        raise MigrationRequired(
+            f"the database at {address_of(url)} lacks what this version needs ({_first_line(error)}); "
+            "run `cqrskit migrate`"
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        raise ServerUnavailable("Postgres", address_of(url), _first_line(error)) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+async def connect(url: str, *, timeout_seconds: float) -> AsyncConnection[TupleRow]:
+    """A connection of one's own, in autocommit. Raises ServerUnavailable."""
+    with connection_errors(url):
+        return await AsyncConnection.connect(
+            url, autocommit=True, connect_timeout=max(1, round(timeout_seconds)), options=CONNECTION_OPTIONS
+        )
+
+
+async def open_pool(url: str, *, connections_max: int, timeout_seconds: float) -> AsyncPool:
+    """A pool of autocommit connections that has answered once. Raises ServerUnavailable."""
+    address_of(url)
+    pool: AsyncPool = AsyncConnectionPool(
+        url,
+        min_size=1,
+        max_size=connections_max,
+        timeout=timeout_seconds,
+        open=False,
+        kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
+        name="cqrskit",
+    )
+    probe = await connect(url, timeout_seconds=timeout_seconds)
+    await probe.close()
+    with connection_errors(url):
+        await pool.open(wait=True, timeout=timeout_seconds)
+    return pool

@@ -1,0 +1,2 @@
+-- Position of the last committed event.
+SELECT position FROM log_head
