@@ -1,0 +1,285 @@
+"""An application: one bounded context's aggregates, handlers and projections, and how it is put to work.
+
+`Application` only declares; `Application.open` wires it to servers and yields a `Runtime`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+import msgspec
+import structlog
+
+from cqrskit.aggregate import Aggregate, event_classes
+from cqrskit.commands import Handler, HandlerRegistry
+from cqrskit.consistency import Checkpoint, Positions, Reader
+from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
+from cqrskit.embedded import EmbeddedPostgres
+from cqrskit.errors import ConfigurationError, DefinitionError
+from cqrskit.events import EventRegistry
+from cqrskit.executor import Executor
+from cqrskit.postgres.checkpoints import PostgresCheckpoints
+from cqrskit.postgres.connections import address_of, open_pool
+from cqrskit.postgres.event_store import PostgresEventStore
+from cqrskit.postgres.feed import LogListener, LogNotifier
+from cqrskit.postgres.migrate import migrate, require_migrated
+from cqrskit.postgres.read_store import PostgresReadStore
+from cqrskit.projection import Projection, folds_of
+from cqrskit.projector import Projector
+from cqrskit.read_store import ReadStore
+from cqrskit.settings import Settings
+
+__all__ = ["Application", "ProjectionStatus", "Runtime", "database_url"]
+
+log = structlog.get_logger(__name__)
+
+
+class ProjectionStatus(msgspec.Struct, frozen=True):
+    """How far one projection is. `lag_seconds` is the age of the oldest event that it has not folded."""
+
+    name: str
+    generation: int
+    position: int
+    visible_position: int
+    head: int
+    lag_events: int
+    lag_seconds: float
+    documents: int
+    parked_keys: int
+    failure: str | None = None
+
+
+class Application:
+    """One bounded context. Everything that can be wrong in its wiring raises DefinitionError here, at import."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        aggregates: Sequence[type[Aggregate]],
+        handlers: Sequence[Handler],
+        projections: Sequence[type[Projection]] = (),
+    ) -> None:
+        """`name` is for people; `aggregates` declare the events that the log may hold."""
+        self.name = name
+        self.aggregates = tuple(aggregates)
+        self.projections = tuple(projections)
+        self.registry = EventRegistry(
+            event_class for aggregate in aggregates for event_class in event_classes(aggregate)
+        )
+        self.handlers = HandlerRegistry(handlers)
+        self._check_projections()
+
+    def _check_projections(self) -> None:
+        names: set[str] = set()
+        for projection in self.projections:
+            if projection.name in names:
+                raise DefinitionError(f"two projections are named {projection.name!r}: rename one of them")
+            names.add(projection.name)
+            for stored_name in folds_of(projection()):
+                if stored_name not in self.registry:
+                    raise DefinitionError(
+                        f"projection {projection.__name__} folds {stored_name}, which no aggregate of application "
+                        f"{self.name!r} declares: add the aggregate to Application(aggregates=[...])"
+                    )
+
+    def projection_named(self, name: str) -> type[Projection]:
+        """The projection of this name; ConfigurationError names the ones there are."""
+        for projection in self.projections:
+            if projection.name == name:
+                return projection
+        known = ", ".join(sorted(projection.name for projection in self.projections)) or "none"
+        raise ConfigurationError(f"there is no projection named {name!r}; the projections are: {known}")
+
+    @asynccontextmanager
+    async def open(
+        self, settings: Settings, *, executor: bool = True, projections: Iterable[str] | None = None
+    ) -> AsyncIterator["Runtime"]:
+        """Wire the application to its servers, and close everything in the right order at the end.
+
+        `executor`: take commands. `projections`: names of those to run here (default: none; see
+        `Runtime.project`). Raises ServerUnavailable, MigrationRequired or ConfigurationError.
+        """
+        async with AsyncExitStack() as stack:
+            url = await _open_database(settings, stack)
+            pool = await open_pool(
+                url,
+                connections_max=settings.connections_max,
+                timeout_seconds=settings.connect_timeout_seconds,
+            )
+            stack.push_async_callback(pool.close)
+            event_store = PostgresEventStore(
+                pool, url, connect_timeout_seconds=settings.connect_timeout_seconds
+            )
+            stack.push_async_callback(event_store.close)
+            read_store = _read_store(settings, PostgresReadStore(pool, settings.index_prefix))
+            await read_store.open()
+            stack.push_async_callback(read_store.close)
+            checkpoints = PostgresCheckpoints(pool, url)
+            notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
+            listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)
+            runtime = Runtime(self, settings, event_store, read_store, checkpoints, notifier, listener)
+            stack.push_async_callback(runtime.close)
+            await runtime.start(executor=executor, projections=projections or ())
+            yield runtime
+
+
+class Runtime:
+    """An application at work in this process. Made by `Application.open`.
+
+    `executor` takes commands, `reader` answers queries; `event_store` and `read_store` are the ports beneath.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings,
+        event_store: PostgresEventStore,
+        read_store: ReadStore,
+        checkpoints: PostgresCheckpoints,
+        notifier: LogNotifier,
+        listener: LogListener,
+    ) -> None:
+        self.application = application
+        self.settings = settings
+        self.event_store = event_store
+        self.read_store = read_store
+        self.checkpoints = checkpoints
+        self.positions = Positions(checkpoints)
+        self.reader = Reader(read_store, self.positions, settings)
+        self.projectors: dict[str, Projector] = {}
+        self._notifier = notifier
+        self._listener = listener
+        self._tasks: list[asyncio.Task[None]] = []
+        self.executor = Executor(
+            event_store, application.registry, application.handlers, settings, on_commit=self._committed
+        )
+
+    def _committed(self, position: int) -> None:
+        self._listener.wake()
+        self._notifier.committed(position)
+
+    async def start(self, *, executor: bool, projections: Iterable[str]) -> None:
+        """Begin to take commands and to run projections."""
+        names = list(projections)
+        if executor:
+            await self._notifier.start()
+            await self.executor.start()
+        for name in names:
+            self.project(self.application.projection_named(name))
+        if names:
+            await self._listener.start()
+
+    def project(self, projection: type[Projection]) -> Projector:
+        """Run a projection as a task of this runtime; it is stopped when the runtime closes."""
+        projector = Projector(
+            projection(),
+            event_store=self.event_store,
+            read_store=self.read_store,
+            checkpoints=self.checkpoints,
+            positions=self.positions,
+            registry=self.application.registry,
+            settings=self.settings,
+            wake=self._listener.follow(),
+        )
+        self.projectors[projection.name] = projector
+        self._tasks.append(asyncio.create_task(_supervise(projector), name=f"cqrskit-{projection.name}"))
+        return projector
+
+    async def close(self) -> None:
+        """Finish the accepted commands, then stop the projections."""
+        await self.executor.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._listener.stop()
+        await self._notifier.stop()
+
+    async def status(self) -> list[ProjectionStatus]:
+        """How far each projection of the application is."""
+        head = await self.event_store.head()
+        checkpoints = {(each.name, each.generation): each for each in await self.checkpoints.all()}
+        return [
+            await self._status_of(projection, checkpoints.get((projection.name, projection.generation)), head)
+            for projection in self.application.projections
+        ]
+
+    async def _status_of(
+        self, projection: type[Projection], checkpoint: Checkpoint | None, head: int
+    ) -> ProjectionStatus:
+        name, generation = projection.name, projection.generation
+        position, visible_position = (0, 0) if checkpoint is None else (
+            checkpoint.position,
+            checkpoint.visible_position,
+        )
+        documents = 0
+        if checkpoint is not None:
+            documents = await self.read_store.count(projection().index)
+        projector = self.projectors.get(name)
+        return ProjectionStatus(
+            name=name,
+            generation=generation,
+            position=position,
+            visible_position=visible_position,
+            head=head,
+            lag_events=max(head - position, 0),
+            lag_seconds=await self._lag_seconds(position, head),
+            documents=documents,
+            parked_keys=len(await self.checkpoints.parked_keys(name, generation)),
+            failure=None if projector is None else projector.failure,
+        )
+
+    async def _lag_seconds(self, position: int, head: int) -> float:
+        if position >= head:
+            return 0.0
+        block = await self.event_store.read(position, 1)
+        if not block.events:
+            return 0.0
+        return max((datetime.now(UTC) - block.events[0].recorded_at).total_seconds(), 0.0)
+
+
+async def _supervise(projector: Projector) -> None:
+    """Run a projector; one that cannot go on leaves its reason in `failure`, and the others go on."""
+    try:
+        await projector.run()
+    except Exception as error:
+        projector.failure = f"{type(error).__name__}: {error}"
+        log.exception("projector.stopped", projection=projector.projection.name, reason=str(error))
+
+
+@contextlib.asynccontextmanager
+async def database_url(settings: Settings) -> AsyncIterator[str]:
+    """The database to use: the configured one, or an embedded Postgres that runs as long as the context."""
+    if settings.database_url is not None:
+        address_of(settings.database_url)
+        yield settings.database_url
+        return
+    log.info("database.embedded", folder=str(settings.postgres_folder), setting="CQRSKIT_DATABASE_URL")
+    server = await asyncio.to_thread(EmbeddedPostgres(settings.postgres_folder).start)
+    try:
+        yield server.url
+    finally:
+        await asyncio.to_thread(server.stop)
+
+
+async def _open_database(settings: Settings, stack: AsyncExitStack) -> str:
+    """The database's URL; an embedded one is migrated at once, any other must have been."""
+    url = await stack.enter_async_context(database_url(settings))
+    if settings.database_url is None:
+        await asyncio.to_thread(migrate, url)
+    else:
+        await asyncio.to_thread(require_migrated, url)
+    return url
+
+
+def _read_store(settings: Settings, in_postgres: ReadStore) -> ReadStore:
+    if settings.elasticsearch_url is None:
+        log.info("read_models.postgres", setting="CQRSKIT_ELASTICSEARCH_URL")
+        return in_postgres
+    return ElasticsearchReadStore(
+        settings.elasticsearch_url,
+        settings.index_prefix,
+        request_timeout_seconds=settings.elasticsearch_request_timeout_seconds,
+    )

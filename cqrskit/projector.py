@@ -1,0 +1,261 @@
+"""The read path, top to bottom: feed → fold → write → checkpoint → refresh.
+
+A projector reads a block of the feed, folds all its events into the documents they belong to, and writes each
+changed document once. A document's version is the position of the last event folded into it, kept by the read
+store as an external version; events at or below it are skipped. So redelivery, a crash between write and
+checkpoint, and two projectors at once are harmless.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from cqrskit.consistency import Checkpoint, Checkpoints, ParkedKey, Positions
+from cqrskit.errors import CqrskitError, EventDecodeError, ServerUnavailable
+from cqrskit.event_store import EventStore, FeedBlock
+from cqrskit.events import EventRegistry, RecordedEvent
+from cqrskit.projection import Fold, Projection, folds_of
+from cqrskit.read_store import Change, ReadStore, Stored
+from cqrskit.settings import Settings
+
+__all__ = ["Projector"]
+
+log = structlog.get_logger(__name__)
+
+HELD_DOCUMENTS_MAX = 20_000
+RETRY_SECONDS_MAX = 5.0
+
+Item = tuple[Fold, Any, RecordedEvent]
+
+
+class _Folded(msgspec.Struct):
+    """A document in the making: its version, its content, and whether this block changed it."""
+
+    version: int
+    document: Any
+    changed: bool = False
+
+
+class Projector:
+    """Keeps the documents of one projection level with the log. `run` it as a task; cancel it to stop."""
+
+    def __init__(
+        self,
+        projection: Projection,
+        *,
+        event_store: EventStore,
+        read_store: ReadStore,
+        checkpoints: Checkpoints,
+        positions: Positions,
+        registry: EventRegistry,
+        settings: Settings,
+        wake: asyncio.Event,
+    ) -> None:
+        """`wake` is set by whoever knows that the log has grown; the projector polls as well."""
+        self.projection = projection
+        self.position = 0
+        self.visible_position = 0
+        self.failure: str | None = None
+        self._event_store = event_store
+        self._read_store = read_store
+        self._checkpoints = checkpoints
+        self._positions = positions
+        self._registry = registry
+        self._settings = settings
+        self._wake = wake
+        self._folds = folds_of(projection)
+        self._types = sorted(self._folds)
+        self._index = projection.index
+        self._held: OrderedDict[str, Stored] = OrderedDict()
+        self._parked: set[str] = set()
+        self._unrefreshed = False
+        self._refreshed_at = 0.0
+
+    async def run(self) -> None:
+        """Follow the log until cancelled. Servers that do not answer are tried again, with a growing pause."""
+        pause_seconds = 0.1
+        ready = False
+        while True:
+            try:
+                if not ready:
+                    await self._open()
+                    ready = True
+                level = await self.step()
+                pause_seconds = 0.1
+                self.failure = None
+                if level:
+                    await self._sleep()
+            except ServerUnavailable as error:
+                self.failure = str(error)
+                log.warning("projector.waits_for_server", projection=self.projection.name, reason=str(error))
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, RETRY_SECONDS_MAX)
+            except CqrskitError as error:
+                self.failure = str(error)
+                log.error("projector.stopped", projection=self.projection.name, reason=str(error))
+                raise
+
+    async def _open(self) -> None:
+        await self._read_store.prepare(self._index)
+        checkpoint = await self._checkpoints.register(self._index.name, self._index.generation)
+        self.position, self.visible_position = checkpoint.position, checkpoint.visible_position
+        self._unrefreshed = self.visible_position < self.position
+        parked = await self._checkpoints.parked_keys(self._index.name, self._index.generation)
+        self._parked = {key.key for key in parked}
+        self._positions.publish(checkpoint)
+
+    async def step(self) -> bool:
+        """Fold one block, if there is one, and refresh when it is due. True: the projection is level with the log."""
+        self._wake.clear()
+        block = await self._event_store.read(self.position, self._settings.block_size_max, self._types)
+        if block.until > self.position:
+            await self._fold_block(block)
+            self.position = block.until
+            if not self._unrefreshed:
+                self.visible_position = self.position
+            await self._save()
+        level = self.position >= block.head
+        if self._unrefreshed and self._refresh_due():
+            await self._refresh()
+        return level
+
+    async def _sleep(self) -> None:
+        """Until the log grows, a poll is due, or documents wait to be made visible."""
+        seconds = self._settings.poll_interval_seconds
+        if self._unrefreshed:
+            until_refresh = self._refreshed_at + self._settings.refresh_interval_seconds - time.monotonic()
+            seconds = min(seconds, max(until_refresh, 0.0))
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return
+
+    # --- fold
+
+    async def _fold_block(self, block: FeedBlock) -> None:
+        groups = self._group(block.events)
+        skipped = {key: len(groups.pop(key)) for key in self._parked & groups.keys()}
+        started = await self._start_documents(groups)
+        parked: list[ParkedKey] = []
+        for key, items in groups.items():
+            failure = _fold(started[key], items)
+            if failure is not None:
+                position, reason = failure
+                parked.append(ParkedKey(key, position, reason))
+        await self._write(started, parked)
+        await self._park(parked)
+        if skipped:
+            await self._checkpoints.count_skipped(self._index.name, self._index.generation, skipped)
+
+    def _group(self, events: Sequence[RecordedEvent]) -> dict[str, list[Item]]:
+        """Events by the document that they change, in the order of the log."""
+        groups: dict[str, list[Item]] = {}
+        folds, decode = self._folds, self._registry.decode
+        for recorded in events:
+            fold = folds[recorded.type]
+            try:
+                event = decode(recorded)
+                key = fold.key(event, recorded)
+            except EventDecodeError:
+                raise
+            except Exception as error:
+                raise CqrskitError(
+                    f"projection {self.projection.name}: the key of event {recorded.position} ({recorded.type}) "
+                    f"cannot be found: {type(error).__name__}: {error}; correct the key function and start again"
+                ) from error
+            if key is None:
+                continue
+            group = groups.get(key)
+            if group is None:
+                groups[key] = [(fold, event, recorded)]
+            else:
+                group.append((fold, event, recorded))
+        return groups
+
+    async def _start_documents(self, groups: dict[str, list[Item]]) -> dict[str, _Folded]:
+        """The documents as they were before the block: held, loaded in one request, or not yet there."""
+        held = self._held
+        wanted = [key for key, items in groups.items() if key not in held and not items[0][0].creates]
+        loaded = await self._read_store.load(self._index, wanted) if wanted else {}
+        started: dict[str, _Folded] = {}
+        for key in groups:
+            stored = held.get(key) or loaded.get(key)
+            started[key] = _Folded(0, None) if stored is None else _Folded(stored.version, stored.document)
+        return started
+
+    # --- write
+
+    async def _write(self, started: dict[str, _Folded], parked: list[ParkedKey]) -> None:
+        changes = [
+            Change(key, folded.version, folded.document) for key, folded in started.items() if folded.changed
+        ]
+        if not changes:
+            return
+        self._unrefreshed = not self._read_store.writes_are_visible
+        outcomes = await self._read_store.write(self._index, changes)
+        for change, outcome in zip(changes, outcomes, strict=True):
+            if outcome.refusal is not None:
+                parked.append(ParkedKey(change.id, change.version, f"the read store refused it: {outcome.refusal}"))
+            elif change.document is None:
+                self._held.pop(change.id, None)
+            else:
+                self._held[change.id] = Stored(change.id, change.version, change.document)
+                self._held.move_to_end(change.id)
+        while len(self._held) > HELD_DOCUMENTS_MAX:
+            self._held.popitem(last=False)
+
+    async def _park(self, parked: list[ParkedKey]) -> None:
+        for key in parked:
+            log.error(
+                "projector.key_parked",
+                projection=self.projection.name,
+                key=key.key,
+                position=key.position,
+                reason=key.error,
+            )
+            await self._checkpoints.park(self._index.name, self._index.generation, key)
+            self._parked.add(key.key)
+            self._held.pop(key.key, None)
+
+    # --- checkpoint and refresh
+
+    async def _save(self) -> None:
+        await self._checkpoints.save(
+            self._index.name, self._index.generation, self.position, self.visible_position
+        )
+        self._positions.publish(
+            Checkpoint(self._index.name, self._index.generation, self.position, self.visible_position)
+        )
+
+    def _refresh_due(self) -> bool:
+        return time.monotonic() - self._refreshed_at >= self._settings.refresh_interval_seconds
+
+    async def _refresh(self) -> None:
+        """Make all written documents searchable, then say so."""
+        await self._read_store.refresh(self._index)
+        self._refreshed_at = time.monotonic()
+        self._unrefreshed = False
+        self.visible_position = self.position
+        await self._save()
+
+
+def _fold(folded: _Folded, items: list[Item]) -> tuple[int, str] | None:
+    """Fold a document's events into it; position and reason of the first that fails, which ends the fold."""
+    for fold, event, recorded in items:
+        if recorded.position <= folded.version:
+            continue
+        try:
+            document = fold.apply(folded.document, event, recorded)
+        except Exception as error:
+            return recorded.position, f"{type(error).__name__}: {error}"
+        if document is None and folded.document is None:
+            continue
+        folded.document = document
+        folded.version = recorded.position
+        folded.changed = True
+    return None

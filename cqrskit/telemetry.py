@@ -1,0 +1,46 @@
+"""Logs: readable on a terminal, JSON lines elsewhere; every log event's name is listed here."""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+
+__all__ = ["LOG_EVENTS", "configure_logging"]
+
+LOG_EVENTS = {
+    "database.embedded": "no database is configured, so an embedded Postgres runs in the data folder",
+    "executor.batch_failed": "an unexpected error ended a batch; its callers were told that the outcome is unknown",
+    "executor.handler_failed": "a handler raised something other than Rejected; the command changed nothing",
+    "listener.disconnected": "the connection that wakes followers was lost; they poll until it is back",
+    "notifier.disconnected": "the connection that sends wake-ups was lost; followers poll until it is back",
+    "projector.key_parked": "a document's fold failed; its key is set aside and the projection goes on",
+    "projector.stopped": "a projection cannot go on until somebody corrects what the reason names",
+    "projector.waits_for_server": "a projection tries again because a server does not answer",
+    "read_models.postgres": "no Elasticsearch is configured, so read models live in Postgres",
+    "request.failed": "an HTTP request ended in an unexpected error",
+    "service.started": "the service takes commands",
+    "service.stopped": "the service has finished what it had accepted",
+}
+"""Every log event that cqrskit writes, and what it means."""
+
+
+def configure_logging(level: str = "info", stream: TextIO | None = None) -> None:
+    """Send structlog's events of `level` and above to `stream` (default: standard error)."""
+    output = sys.stderr if stream is None else stream
+    terminal = output.isatty()
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if terminal else [structlog.processors.format_exc_info]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(output),
+        cache_logger_on_first_use=False,
+    )
