@@ -1,1 +1,85 @@
-"""CQRS and event sourcing on Postgres and Elasticsearch."""
+"""CQRS and event sourcing on Postgres and Elasticsearch.
+
+Command handlers append domain events to a Postgres log; projectors fold them into documents in Elasticsearch (or
+Postgres); queries read the documents, and a reader that asks for its own write gets it.
+"""
+
+from cqrskit.aggregate import Aggregate, event
+from cqrskit.application import Application, ProjectionStatus, Runtime
+from cqrskit.commands import Command, handles
+from cqrskit.consistency import Answer, Reader
+from cqrskit.document import Indexed, Text, Unindexed
+from cqrskit.errors import (
+    AggregateExists,
+    AggregateNotFound,
+    Busy,
+    CommandFailed,
+    CommitUnknown,
+    ConfigurationError,
+    CqrskitError,
+    DefinitionError,
+    InvalidCursor,
+    InvalidQuery,
+    MigrationRequired,
+    NotYetVisible,
+    Rejected,
+    ServerUnavailable,
+    ShuttingDown,
+)
+from cqrskit.events import Metadata, RecordedEvent
+from cqrskit.executor import CommandResult, Executor
+from cqrskit.projection import Projection, on
+from cqrskit.query import All, Any, Match, Not, Query, Range, Sort, Term, Terms
+from cqrskit.read_store import Page, Stored
+from cqrskit.repository import Repository
+from cqrskit.settings import Settings, load_settings
+
+__all__ = [
+    "Aggregate",
+    "AggregateExists",
+    "AggregateNotFound",
+    "All",
+    "Answer",
+    "Any",
+    "Application",
+    "Busy",
+    "Command",
+    "CommandFailed",
+    "CommandResult",
+    "CommitUnknown",
+    "ConfigurationError",
+    "CqrskitError",
+    "DefinitionError",
+    "Executor",
+    "Indexed",
+    "InvalidCursor",
+    "InvalidQuery",
+    "Match",
+    "Metadata",
+    "MigrationRequired",
+    "Not",
+    "NotYetVisible",
+    "Page",
+    "Projection",
+    "ProjectionStatus",
+    "Query",
+    "Range",
+    "Reader",
+    "RecordedEvent",
+    "Rejected",
+    "Repository",
+    "Runtime",
+    "ServerUnavailable",
+    "Settings",
+    "ShuttingDown",
+    "Sort",
+    "Stored",
+    "Term",
+    "Terms",
+    "Text",
+    "Unindexed",
+    "event",
+    "handles",
+    "load_settings",
+    "on",
+]
