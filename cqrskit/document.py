@@ -1,0 +1,364 @@
+"""Documents: what a read model's annotations say about how it is kept and searched.
+
+A document is a frozen msgspec Struct. Its annotations are all that a read store needs::
+
+    class AccountRow(msgspec.Struct, frozen=True):
+        account_id: UUID                                  # keyword: exact, sortable
+        name: Annotated[str, Text(keyword=True)]          # full text, and exact and sortable as well
+        balance: Annotated[int, Indexed()]                # 64-bit whole number, with a B-tree in Postgres
+        opened_at: datetime                               # exact to the microsecond
+        metadata: dict[str, str]                          # searched as "metadata.colour"
+        overdraft_limit: int | None                       # may be null
+        history: Annotated[list[Leg], Unindexed()]        # kept, not searchable
+
+========================================  ==========  =====================================================
+annotation                                kind        queries
+========================================  ==========  =====================================================
+str, UUID, Literal or Enum of str         keyword     Term, Terms, Range, Sort; case-sensitive, code-point order
+Annotated[str, Text()]                    text        Match
+Annotated[str, Text(keyword=True)]        text        Match and all of keyword
+int, Literal or Enum of int               long        Term, Terms, Range, Sort, sums; -2**63 to 2**63 - 1
+float                                     double      Term, Terms, Range, Sort
+bool                                      boolean     Term, Terms, Sort
+datetime (with a time zone), date         as named    Term, Terms, Range, Sort
+dict[str, str]                            flattened   Term, Terms on "field.key"
+list[X] or tuple[X, ...] of the above     that of X   the same without Sort and sums; any of the values may fit
+a Struct, list of Structs                 per field   its fields, as "legs.account_id"; each value on its own
+anything else that JSON can carry         stored      none
+========================================  ==========  =====================================================
+
+In Postgres, every Term is served by one GIN index; a field marked `Indexed` has a B-tree for Range and Sort.
+Elasticsearch indexes every field and passes `Indexed` over.
+"""
+
+import hashlib
+import re
+import types
+import typing
+from collections.abc import Iterator
+from datetime import date, datetime
+from enum import Enum, StrEnum
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from uuid import UUID
+
+import msgspec
+
+from cqrskit.errors import DefinitionError
+
+__all__ = ["DocumentShape", "Field", "FieldKind", "Indexed", "Step", "Text", "Unindexed", "shape_of"]
+
+_SHAPE_VERSION = 1
+"""Raise it when the same annotations begin to be stored in another way: every index is then due for a rebuild."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED_PREFIX = "cqrskit_"
+_LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+_AWARE_DATETIME = Annotated[datetime, msgspec.Meta(tz=True)]
+_Marker = TypeVar("_Marker")
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Marks a str as full text (`Match`). `keyword=True` keeps it exact and sortable as well."""
+
+    keyword: bool = False
+
+
+class Unindexed(msgspec.Struct, frozen=True):
+    """Marks a field that is kept with the document but never searched: it may have any JSON-able type and size."""
+
+
+class Indexed(msgspec.Struct, frozen=True):
+    """Marks a field that Postgres gives a B-tree index, so that Range and Sort on it need not read every document.
+
+    `within` names another field of the same document that queries fix with a Term: a statement, for example,
+    reads one account's lines in order of position, ``position: Annotated[int, Indexed(within="account_id")]``.
+    """
+
+    within: str | None = None
+
+
+class FieldKind(StrEnum):
+    """How a field is searched; the table in this module's docstring says what each kind answers."""
+
+    KEYWORD = "keyword"
+    TEXT = "text"
+    LONG = "long"
+    DOUBLE = "double"
+    BOOLEAN = "boolean"
+    DATETIME = "datetime"
+    DATE = "date"
+    FLATTENED = "flattened"
+    STORED = "stored"
+
+
+class Step(typing.NamedTuple):
+    """One name on the way from the document to a value; `many` where a list follows it."""
+
+    name: str
+    many: bool
+
+
+class Field(msgspec.Struct, frozen=True, kw_only=True):
+    """One place of a document that a query can name.
+
+    `name` is the dotted path of stored names, `value_type` what msgspec must accept as one value of it, `exact`
+    whether a text is a keyword as well, `nullable` whether the value may be missing.
+    """
+
+    name: str
+    path: tuple[Step, ...]
+    kind: FieldKind
+    value_type: Any
+    nullable: bool = False
+    exact: bool = False
+    index: Indexed | None = None
+
+    @property
+    def many(self) -> bool:
+        """Whether one document can have several values here."""
+        return any(step.many for step in self.path)
+
+    @property
+    def description(self) -> str:
+        """The field's kind in a few stable words; two fields with one description are stored alike."""
+        words = [self.kind.value, *(["keyword"] if self.exact else []), *(["many"] if self.many else [])]
+        return " ".join(words)
+
+    def values_in(self, document: Any) -> Iterator[Any]:  # noqa: ANN401 - plain JSON values, as msgspec.to_builtins makes them
+        """All values other than null that a document (as plain JSON values) has in this field."""
+        found = [document]
+        for step in self.path:
+            found = [holder[step.name] for holder in found if holder.get(step.name) is not None]
+            if step.many:
+                found = [value for values in found for value in values]
+        return (value for value in found if value is not None)
+
+
+class DocumentShape(msgspec.Struct, frozen=True, eq=False):
+    """The fields of one document class, by dotted name."""
+
+    document: type[Any]
+    fields: dict[str, Field]
+
+    def find(self, name: str) -> Field | None:
+        """The field of this dotted name; for ``metadata.colour``, the key ``colour`` of a flattened field."""
+        field = self.fields.get(name)
+        if field is not None:
+            return field
+        for flattened in self.fields.values():
+            if flattened.kind is FieldKind.FLATTENED and name.startswith(flattened.name + "."):
+                key = name.removeprefix(flattened.name + ".")
+                path = (*flattened.path, Step(key, many=False))
+                return msgspec.structs.replace(flattened, name=name, path=path) if key else None
+        return None
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Each field's description by name, sorted: what an index remembers, to be compared later."""
+        return {name: self.fields[name].description for name in sorted(self.fields)}
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change when a field is added, removed, renamed or searched in another way."""
+        content = msgspec.json.encode([_SHAPE_VERSION, self.descriptions])
+        return hashlib.sha256(content).hexdigest()[:16]
+
+    def differences_from(self, descriptions: dict[str, str]) -> list[str]:
+        """One sentence per field in which an index with these `descriptions` differs from this shape."""
+        ours = self.descriptions
+        return [
+            f"{name} is {ours.get(name, 'gone')} in {self.document.__name__}, {descriptions.get(name, 'missing')} in the index"
+            for name in sorted(ours.keys() | descriptions.keys())
+            if ours.get(name) != descriptions.get(name)
+        ]
+
+
+@cache
+def shape_of(document: type[msgspec.Struct]) -> DocumentShape:
+    """The shape of a document class.
+
+    Raises DefinitionError, naming the class and the field, when its documents could not be stored faithfully.
+    """
+    if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
+        raise DefinitionError(f"a document must be a msgspec Struct, not {document!r}")
+    config = document.__struct_config__
+    if not config.frozen:
+        raise DefinitionError(f"document {document.__name__} must be frozen: declare it with `frozen=True`")
+    _check_decodable(document)
+    fields = {field.name: field for field in _fields_of(document, parents=(), optional=False, above=(document,))}
+    for field in fields.values():
+        _check_index(document, field, fields)
+    return DocumentShape(document=document, fields=fields)
+
+
+def _check_decodable(document: type[msgspec.Struct]) -> None:
+    """Let msgspec judge the annotations, and refuse those whose value would not come back as it went."""
+    try:
+        msgspec.json.Decoder(document)
+        info = msgspec.inspect.type_info(document)
+    except (TypeError, NameError) as error:
+        raise DefinitionError(f"document {document.__name__} cannot be stored: {error}") from error
+    assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101 - what msgspec answers for a Struct
+    for field in info.fields:
+        if isinstance(field.type, msgspec.inspect.CustomType):
+            raise DefinitionError(
+                f"field {field.name!r} of document {document.__name__} is a {field.type.cls.__name__}, which msgspec "
+                "cannot carry as JSON; use str, int, float, bool, datetime, date, UUID, Enum, list, dict or a Struct"
+            )
+
+
+def _fields_of(
+    struct: type[msgspec.Struct], *, parents: tuple[Step, ...], optional: bool, above: tuple[type, ...]
+) -> Iterator[Field]:
+    _check_struct(struct)
+    hints = typing.get_type_hints(struct, include_extras=True)
+    for attribute, name in zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True):
+        _check_name(struct, name)
+        found = _unwrap(hints[attribute])
+        path = (*parents, Step(name, many=found.many))
+        if found.nested is not None and found.nested not in above:
+            yield from _fields_of(
+                found.nested, parents=path, optional=optional or found.nullable, above=(*above, found.nested)
+            )
+        else:
+            yield _field(struct, found, path, optional=optional)
+
+
+def _check_struct(struct: type[msgspec.Struct]) -> None:
+    config = struct.__struct_config__
+    for option in ("array_like", "omit_defaults", "forbid_unknown_fields"):
+        if getattr(config, option):
+            raise DefinitionError(
+                f"document {struct.__name__} is declared with {option}=True: a stored document has every field by its "
+                "name, and must stay readable while two versions of the code run; leave the option out"
+            )
+
+
+def _check_name(struct: type[msgspec.Struct], name: str) -> None:
+    if _NAME.fullmatch(name) is None or name.startswith(_RESERVED_PREFIX):
+        raise DefinitionError(
+            f"field {name!r} of document {struct.__name__} needs another name: ASCII letters, digits and _, a letter "
+            f"first, and not {_RESERVED_PREFIX!r} at the beginning"
+        )
+
+
+class _Unwrapped(msgspec.Struct):
+    """An annotation taken apart: its markers, whether it may be null or a list, and what is left."""
+
+    base: Any
+    markers: tuple[Any, ...] = ()
+    nullable: bool = False
+    many: bool = False
+    nested: type[msgspec.Struct] | None = None
+
+
+def _unwrap(annotation: Any) -> _Unwrapped:  # noqa: ANN401 - any annotation
+    found = _Unwrapped(annotation)
+    lists = 0
+    while True:
+        origin, arguments = get_origin(found.base), get_args(found.base)
+        if origin is Annotated:
+            found.base, found.markers = arguments[0], (*found.markers, *arguments[1:])
+        elif isinstance(found.base, typing.NewType):
+            found.base = found.base.__supertype__
+        elif origin in (Union, types.UnionType) and _one_beside_null(arguments) is not None:
+            found.base, found.nullable = _one_beside_null(arguments), True
+        elif origin is list or (origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis):  # noqa: PLR2004
+            found.base, lists = arguments[0], lists + 1
+        else:
+            break
+    found.many = lists == 1
+    marked = any(isinstance(marker, Unindexed) for marker in found.markers)
+    if lists > 1:
+        found.base = object
+    elif not marked and isinstance(found.base, type) and issubclass(found.base, msgspec.Struct):
+        found.nested = found.base
+    return found
+
+
+def _one_beside_null(arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - an annotation, or None
+    others = [one for one in arguments if one not in (type(None), msgspec.UnsetType)]
+    return others[0] if len(others) == 1 else None
+
+
+def _field(struct: type[msgspec.Struct], found: _Unwrapped, path: tuple[Step, ...], *, optional: bool) -> Field:
+    name = ".".join(step.name for step in path)
+    text = _marker(found, Text)
+    if text is not None and (found.base is not str or _marker(found, Unindexed) is not None):
+        raise DefinitionError(f"field {name!r} of document {struct.__name__}: Text() is for a searchable str only")
+    kind, value_type, null_among = _kind_of(found)
+    if kind is FieldKind.STORED:
+        path = tuple(Step(step.name, many=False) for step in path)
+    return Field(
+        name=name,
+        path=path,
+        kind=kind,
+        value_type=value_type,
+        nullable=optional or found.nullable or null_among,
+        exact=text is not None and text.keyword,
+        index=_marker(found, Indexed),
+    )
+
+
+def _marker(found: _Unwrapped, marker: type[_Marker]) -> _Marker | None:
+    """The marker of this class; it may be written as ``Text()`` or as ``Text``."""
+    for one in found.markers:
+        if isinstance(one, marker):
+            return one
+        if one is marker:
+            return marker()
+    return None
+
+
+_SCALARS: dict[Any, tuple[FieldKind, Any]] = {
+    str: (FieldKind.KEYWORD, str),
+    UUID: (FieldKind.KEYWORD, UUID),
+    int: (FieldKind.LONG, _LONG),
+    float: (FieldKind.DOUBLE, float),
+    bool: (FieldKind.BOOLEAN, bool),
+    datetime: (FieldKind.DATETIME, _AWARE_DATETIME),
+    date: (FieldKind.DATE, date),
+}
+
+
+def _kind_of(found: _Unwrapped) -> tuple[FieldKind, Any, bool]:
+    """Kind, type of one value, and whether null is among the listed values."""
+    base = found.base
+    if _marker(found, Unindexed) is not None:
+        return FieldKind.STORED, None, False
+    if base in _SCALARS:
+        kind, value_type = _SCALARS[base]
+        return (FieldKind.TEXT if _marker(found, Text) else kind), value_type, False
+    if get_origin(base) is dict and get_args(base) == (str, str) and not found.many:
+        return FieldKind.FLATTENED, str, False
+    return _kind_of_choices(base)
+
+
+def _kind_of_choices(base: Any) -> tuple[FieldKind, Any, bool]:  # noqa: ANN401 - any annotation
+    choices: list[Any] = []
+    if get_origin(base) is Literal:
+        choices = list(get_args(base))
+    elif isinstance(base, type) and issubclass(base, Enum):
+        choices = [member.value for member in base]
+    kinds = {type(choice) for choice in choices} - {type(None)}
+    null_among = None in choices
+    if kinds == {str}:
+        return FieldKind.KEYWORD, base, null_among
+    if kinds == {int}:
+        return FieldKind.LONG, base, null_among
+    return FieldKind.STORED, None, False
+
+
+def _check_index(document: type[msgspec.Struct], field: Field, fields: dict[str, Field]) -> None:
+    if field.index is None:
+        return
+    where = f"field {field.name!r} of document {document.__name__}"
+    if field.many or field.kind in (FieldKind.STORED, FieldKind.FLATTENED) or not _sortable(field):
+        raise DefinitionError(f"{where}: Indexed() is for a field with one sortable value, not for {field.description}")
+    within = field.index.within
+    if within is not None and (within not in fields or fields[within].many or fields[within].kind is not FieldKind.KEYWORD):
+        raise DefinitionError(f"{where}: Indexed(within={within!r}) must name a keyword field with one value")
+
+
+def _sortable(field: Field) -> bool:
+    return field.kind is not FieldKind.TEXT or field.exact

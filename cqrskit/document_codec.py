@@ -1,0 +1,132 @@
+"""Documents as bytes: what a read store is given, checked so that the same document comes back."""
+
+import math
+import re
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from cqrskit.document import DocumentShape, Field, FieldKind, shape_of
+from cqrskit.words import words_of
+
+__all__ = ["ID_BYTES_MAX", "INDEXED_BYTES_MAX", "KEYWORD_BYTES_MAX", "DocumentCodec", "Unstorable", "check_id", "codec_of"]
+
+ID_BYTES_MAX = 512
+"""Longest document id, in UTF-8 bytes (Elasticsearch's limit)."""
+KEYWORD_BYTES_MAX = 32_000
+"""Longest keyword value, in UTF-8 bytes (Elasticsearch's is a little more)."""
+INDEXED_BYTES_MAX = 1_000
+"""Longest value of a field with a B-tree in Postgres, whose pages hold two of them and an id."""
+
+_LONGS = range(-(2**63), 2**63)
+_MANY_DIGITS = re.compile(rb"\d{19}")
+_TIME_WITHOUT_Z = re.compile(rb'\d\d:\d\d(?:\.\d{6})?["+-]')
+_NEGATIVE_ZERO = b"-0.0"
+
+
+class Unstorable(Exception):  # noqa: N818 - a signal between codec and adapter, no error for users
+    """A document, or its id, will never be accepted; the message says why."""
+
+
+class DocumentCodec:
+    """Encodes and decodes the documents of one class; every read store uses it, so that all refuse alike."""
+
+    def __init__(self, shape: DocumentShape) -> None:
+        """Prepare for documents of this shape."""
+        self._class = shape.document
+        self._encoder = msgspec.json.Encoder()
+        self._decoder = msgspec.json.Decoder(shape.document)
+        fields = shape.fields.values()
+        self._limited = [field for field in fields if field.kind not in (FieldKind.STORED, FieldKind.TEXT) or field.exact]
+        self._texts = [field for field in fields if field.kind is FieldKind.TEXT]
+
+    def encode(self, document: Any) -> bytes:  # noqa: ANN401 - a Struct of the codec's class
+        """The document as UTF-8 JSON: datetimes in UTC, no negative zero.
+
+        Raises Unstorable for a document that is not of the declared class and types, that JSON cannot carry (NaN,
+        half of a surrogate pair), that has a datetime without a time zone, or a value beyond its kind's limit.
+        """
+        if type(document) is not self._class:
+            raise Unstorable(f"it is a {type(document).__name__}, not a {self._class.__name__}")
+        try:
+            data = self._encoder.encode(document)
+            if _NEGATIVE_ZERO in data or _TIME_WITHOUT_Z.search(data):
+                document = _tidied(document)
+                data = self._encoder.encode(document)
+            if self._decoder.decode(data) != document:
+                raise Unstorable("it would not come back as it is (is a number NaN or infinite?)")
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Unstorable(f"it does not fit {self._class.__name__}: {error}") from error
+        if len(data) > INDEXED_BYTES_MAX or _MANY_DIGITS.search(data):
+            self._check_limits(data)
+        return data
+
+    def decode(self, data: bytes | msgspec.Raw) -> Any:  # noqa: ANN401 - a Struct of the codec's class
+        """The document that these bytes hold; raises msgspec.MsgspecError when they do not fit its class."""
+        return self._decoder.decode(data)
+
+    def words(self, data: bytes) -> dict[str, set[str]]:
+        """The searchable words of an encoded document, by text field."""
+        if not self._texts:
+            return {}
+        document = msgspec.json.decode(data)
+        return {
+            field.name: {word for text in field.values_in(document) for word in words_of(text)} for field in self._texts
+        }
+
+    def _check_limits(self, data: bytes) -> None:
+        document = msgspec.json.decode(data)
+        for field in self._limited:
+            for value in field.values_in(document):
+                _check_limit(field, value)
+
+
+@cache
+def codec_of(document: type[msgspec.Struct]) -> DocumentCodec:
+    """The codec of a document class; one per class. Raises DefinitionError as `shape_of` does."""
+    return DocumentCodec(shape_of(document))
+
+
+def check_id(document_id: str) -> None:
+    """Raise Unstorable unless this can be a document's id in every store: 1 to 512 bytes of UTF-8 without NUL."""
+    try:
+        size = len(document_id.encode())
+    except UnicodeEncodeError as error:
+        raise Unstorable(f"its id is not Unicode text: {error}") from error
+    if not 1 <= size <= ID_BYTES_MAX:
+        raise Unstorable(f"its id has {size} bytes; 1 to {ID_BYTES_MAX} are possible")
+    if "\0" in document_id:
+        raise Unstorable("its id contains a NUL character")
+
+
+def _check_limit(field: Field, value: Any) -> None:  # noqa: ANN401 - one plain JSON value
+    if field.kind is FieldKind.LONG and value not in _LONGS:
+        raise Unstorable(f"{field.name} is {value}, beyond 64 bits; mark it Unindexed() to keep such numbers")
+    limit = INDEXED_BYTES_MAX if field.index is not None else KEYWORD_BYTES_MAX
+    texts = [value] if isinstance(value, str) else []
+    if field.kind is FieldKind.FLATTENED:
+        texts = [f"{key}={one}" for key, one in value.items()]
+    for text in texts:
+        size = len(text.encode())
+        if size > limit:
+            raise Unstorable(f"{field.name} has a value of {size} bytes, {limit} are possible; use Text() or Unindexed()")
+
+
+def _tidied(value: Any) -> Any:  # noqa: ANN401 - any part of a document
+    """The same value with datetimes in UTC and zeros without a sign, so that equal values have equal bytes."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise Unstorable(f"{value!r} has no time zone: use datetime.now(UTC), or replace(tzinfo=UTC)")
+        return value.astimezone(UTC)
+    if isinstance(value, float):
+        return 0.0 if value == 0.0 and math.copysign(1.0, value) < 0 else value
+    if isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+        return msgspec.structs.replace(value, **{name: _tidied(getattr(value, name)) for name in names})
+    if isinstance(value, list | tuple):
+        return type(value)([_tidied(one) for one in value])
+    if isinstance(value, dict):
+        return {key: _tidied(one) for key, one in value.items()}
+    return value

@@ -1,0 +1,135 @@
+"""The query language: a few conditions, a sort order, pages. It means the same on every read store.
+
+::
+
+    Query(
+        where=All(Term("status", "open"), Range("balance", gte=0), Match(("name",), "main street")),
+        sort=(Sort("balance", descending=True),),
+        limit=50,
+    )
+
+Fields are named as they are stored, nested ones with dots (``legs.account_id``, ``metadata.colour``). A field
+with several values fits a condition when any one of its values does; a missing value fits none, so `Not` finds it.
+
+Rows come in the order of `sort` and, where that leaves a tie, of their ids; without a `sort`, by id. Text is
+ordered by code point. A missing value comes last in both directions; a missing whole number counts as the largest
+(descending: the smallest) 64-bit one, and so comes among them if a document really has that number.
+"""
+
+from collections.abc import Iterable
+from typing import Any as AnyValue
+
+import msgspec
+
+__all__ = [
+    "LIMIT_MAX",
+    "All",
+    "Any",
+    "Condition",
+    "Match",
+    "Not",
+    "Query",
+    "Range",
+    "Sort",
+    "Term",
+    "Terms",
+]
+
+LIMIT_MAX = 1_000
+"""Most rows on one page."""
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """What the conditions have in common: nothing but the name."""
+
+
+class Term(Condition, frozen=True, tag=True):
+    """The field has exactly this value (case-sensitive)."""
+
+    field: str
+    value: AnyValue
+
+
+class Terms(Condition, frozen=True, tag=True):
+    """The field has one of these values, at most 1,000; without any, nothing fits."""
+
+    field: str
+    values: tuple[AnyValue, ...]
+
+    def __init__(self, field: str, values: Iterable[AnyValue]) -> None:
+        """Take any iterable of values."""
+        msgspec.structs.force_setattr(self, "field", field)
+        msgspec.structs.force_setattr(self, "values", tuple(values))
+
+
+class Range(Condition, frozen=True, tag=True):
+    """The field has a value between these bounds: greater (or equal), less (or equal). At least one is given."""
+
+    field: str
+    gt: AnyValue = None
+    gte: AnyValue = None
+    lt: AnyValue = None
+    lte: AnyValue = None
+
+
+class Match(Condition, frozen=True, tag=True):
+    """Each word of `text` occurs, as a whole word in any case, in at least one of the text fields.
+
+    Words are runs of letters and digits; a text without any fits nothing.
+    """
+
+    fields: tuple[str, ...]
+    text: str
+
+    def __init__(self, fields: str | Iterable[str], text: str) -> None:
+        """Take one field's name or several."""
+        msgspec.structs.force_setattr(self, "fields", (fields,) if isinstance(fields, str) else tuple(fields))
+        msgspec.structs.force_setattr(self, "text", text)
+
+
+class All(Condition, frozen=True, tag=True):
+    """Every one of these conditions fits; without any, everything does."""
+
+    conditions: tuple[AnyValue, ...]
+
+    def __init__(self, *conditions: Condition) -> None:
+        """Take the conditions one by one."""
+        msgspec.structs.force_setattr(self, "conditions", conditions)
+
+
+class Any(Condition, frozen=True, tag=True):
+    """At least one of these conditions fits; without any, nothing does."""
+
+    conditions: tuple[AnyValue, ...]
+
+    def __init__(self, *conditions: Condition) -> None:
+        """Take the conditions one by one."""
+        msgspec.structs.force_setattr(self, "conditions", conditions)
+
+
+class Not(Condition, frozen=True, tag=True):
+    """The condition does not fit; a document that lacks the field is among those found."""
+
+    condition: AnyValue
+
+
+class Sort(msgspec.Struct, frozen=True):
+    """Order by one field."""
+
+    field: str
+    descending: bool = False
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of the documents that fit `where`.
+
+    `limit` is 1 to 1,000 rows. `cursor` is the `next` of the page before, of a query with the same `where` and
+    `sort`. `sums` names whole-number fields whose exact sum over all documents that fit (not only the page's) is
+    wanted too.
+    """
+
+    where: Condition = All()
+    sort: tuple[Sort, ...] = ()
+    limit: int = 50
+    cursor: str | None = None
+    sums: tuple[str, ...] = ()
