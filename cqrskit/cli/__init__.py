@@ -1,0 +1,1 @@
+"""The command line: ``cqrskit``, one file per command."""
