@@ -1,0 +1,132 @@
+"""The Litestar plugin: opens the runtime with the app, gives handlers what they ask for, and describes errors."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import structlog
+from litestar import Litestar, Request
+from litestar.config.app import AppConfig
+from litestar.di import Provide
+from litestar.enums import RequestEncodingType
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.plugins import InitPlugin
+
+from cqrskit.application import Application, Runtime
+from cqrskit.consistency import Reader
+from cqrskit.errors import ConfigurationError, CqrskitError
+from cqrskit.executor import Executor
+from cqrskit.settings import Settings, load_settings
+from cqrskit.web.health import health_routes
+from cqrskit.web.media_types import refuse_other_media_types
+from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
+from cqrskit.web.problems import Problems
+
+__all__ = ["CqrskitPlugin", "plugin_of"]
+
+log = structlog.get_logger(__name__)
+
+
+class CqrskitPlugin(InitPlugin):
+    """Puts one application on the wire; see `cqrskit.web` for what handlers get.
+
+    `settings` are read from the environment when not given. `projections` names those that run in this process:
+    ``"all"`` or their names (none: ``()``). `statuses` maps codes of refusals to HTTP statuses, in place of 422.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        settings: Settings | None = None,
+        *,
+        projections: Literal["all"] | Iterable[str] = "all",
+        statuses: Mapping[str, int] | None = None,
+    ) -> None:
+        """Raises ConfigurationError for wrong settings or a projection that does not exist."""
+        self.application = application
+        self.settings = load_settings() if settings is None else settings
+        self.projections = (
+            tuple(projection.name for projection in application.projections)
+            if projections == "all"
+            else tuple(projections)
+        )
+        for name in self.projections:
+            application.projection_named(name)
+        self._problems = Problems(statuses or {}, body_size_max_bytes=self.settings.body_size_max_bytes)
+        self._guard = PositionGuard()
+        self._runtime: Runtime | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """The application at work; ConfigurationError unless the app is running."""
+        if self._runtime is None:
+            raise ConfigurationError(
+                f"application {self.application.name!r} is not open: its Litestar app runs no lifespan yet"
+            )
+        return self._runtime
+
+    def on_app_init(self, app_config: AppConfig) -> AppConfig:
+        """Add the lifespan, dependencies, error handlers, limits and health routes; what the app set itself stays."""
+        app_config.lifespan = [self._lifespan, *app_config.lifespan]
+        app_config.dependencies = {**self._dependencies(), **app_config.dependencies}
+        app_config.exception_handlers = {
+            CqrskitError: self._problems.of_cqrskit,
+            HTTPException: self._problems.of_http,
+            Exception: self._problems.of_unexpected,
+            **app_config.exception_handlers,
+        }
+        app_config.request_max_body_size = self.settings.body_size_max_bytes
+        app_config.middleware = [refuse_other_media_types, *app_config.middleware]
+        app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
+        app_config.openapi_config = self._described(app_config.openapi_config)
+        return app_config
+
+    def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
+        """Give the API description the application's name, unless the app has its own description."""
+        if config is not None and config.title == "Litestar API":
+            return OpenAPIConfig(title=self.application.name, version=config.version)
+        return config
+
+    def _dependencies(self) -> dict[str, Provide]:
+        async def runtime() -> Runtime:
+            return self.runtime
+
+        async def executor() -> Executor:
+            return self.runtime.executor
+
+        async def reader() -> Reader:
+            return self.runtime.reader
+
+        async def min_position(
+            position_in_header: PositionInHeader = None, position_in_query: PositionInQuery = None
+        ) -> MinPosition:
+            sent = [each for each in (position_in_header, position_in_query) if each is not None]
+            if not sent:
+                return None
+            await self._guard.check(max(sent), self.runtime)
+            return max(sent)
+
+        providers = (runtime, executor, reader, min_position)
+        return {provider.__name__: Provide(provider) for provider in providers}
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
+        async with self.application.open(self.settings, projections=self.projections) as runtime:
+            self._runtime = runtime
+            log.info("service.started", application=self.application.name, projections=self.projections)
+            try:
+                yield
+            finally:
+                self._runtime = None
+        log.info("service.stopped", application=self.application.name)
+
+
+def plugin_of(app: Litestar) -> CqrskitPlugin:
+    """The app's `CqrskitPlugin`; ConfigurationError if it has none."""
+    for plugin in app.plugins:
+        if isinstance(plugin, CqrskitPlugin):
+            return plugin
+    raise ConfigurationError(
+        "the Litestar app has no CqrskitPlugin: make it with Litestar(..., plugins=[CqrskitPlugin(application)])"
+    )

@@ -1,0 +1,213 @@
+"""Errors as RFC 9457 problems (``application/problem+json``), from one table.
+
+A problem has `type` (``about:blank``: the `code` is what tells kinds apart), `title`, `status`, `detail`, `instance`
+(the path that was asked), `code`, and where there is more to say `details` (values of a refusal), `errors` (one entry
+per wrong field) or `reference` (what to search for in the service's log). docs/reference/http-errors.md lists them.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from cqrskit.errors import (
+    AggregateExists,
+    AggregateNotFound,
+    Busy,
+    CommandFailed,
+    CommitUnknown,
+    CqrskitError,
+    InvalidCursor,
+    InvalidQuery,
+    NotYetVisible,
+    Rejected,
+    ServerUnavailable,
+    ShuttingDown,
+)
+
+__all__ = ["HTTP_PROBLEMS", "PROBLEMS", "Problem", "ProblemKind", "Problems", "problem_statuses"]
+
+log = structlog.get_logger(__name__)
+
+PROBLEM_JSON = "application/problem+json"
+STATUSES_OPTION = "cqrskit_statuses"
+RETRY_AFTER_SECONDS = 1.0
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An error as it goes over the wire."""
+
+    title: str
+    status: int
+    code: str
+    instance: str
+    detail: str | None = None
+    details: dict[str, Any] = {}
+    errors: list[dict[str, str]] = []
+    reference: str | None = None
+
+
+class ProblemKind(msgspec.Struct, frozen=True):
+    """One line of the table: what an error of this class becomes.
+
+    `internal`: its message is for our log, not for callers, who get a reference instead.
+    """
+
+    error: type[CqrskitError]
+    status: int
+    code: str
+    title: str
+    retry_after: bool = False
+    internal: bool = False
+
+
+PROBLEMS: tuple[ProblemKind, ...] = (
+    ProblemKind(AggregateNotFound, 404, "not_found", "Not found"),
+    ProblemKind(AggregateExists, 409, "already_exists", "Exists already"),
+    ProblemKind(Rejected, 422, "rejected", "Refused"),
+    ProblemKind(InvalidCursor, 400, "invalid_cursor", "Invalid cursor"),
+    ProblemKind(InvalidQuery, 400, "invalid_query", "Invalid query"),
+    ProblemKind(Busy, 503, "busy", "Too many commands are waiting", retry_after=True),
+    ProblemKind(ShuttingDown, 503, "shutting_down", "The service is stopping", retry_after=True),
+    ProblemKind(NotYetVisible, 503, "not_yet_visible", "The read model is behind", retry_after=True),
+    ProblemKind(ServerUnavailable, 503, "server_unavailable", "A server does not answer", retry_after=True),
+    ProblemKind(CommitUnknown, 500, "commit_unknown", "It is not known whether the command took effect"),
+    ProblemKind(CommandFailed, 500, "command_failed", "The command failed and changed nothing", internal=True),
+    ProblemKind(CqrskitError, 500, "internal_error", "Internal error", internal=True),
+)
+"""What each error becomes; the first line whose class fits counts."""
+
+HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
+    400: ("invalid_request", "Invalid request"),
+    401: ("unauthorized", "Not authenticated"),
+    403: ("forbidden", "Not allowed"),
+    404: ("not_found", "Not found"),
+    405: ("method_not_allowed", "Method not allowed"),
+    406: ("not_acceptable", "Not acceptable"),
+    413: ("body_too_large", "Body too large"),
+    415: ("unsupported_media_type", "Unsupported media type"),
+    429: ("too_many_requests", "Too many requests"),
+    500: ("internal_error", "Internal error"),
+    503: ("unavailable", "Unavailable"),
+}
+"""Code and title of the problems that Litestar itself finds in a request, by status."""
+
+
+def problem_statuses(**statuses: int) -> dict[str, Any]:
+    """Statuses for codes of refusals on one route or controller: ``opt=problem_statuses(account_not_found=404)``."""
+    return {STATUSES_OPTION: statuses}
+
+
+class Problems:
+    """Turns exceptions into problem responses; `statuses` gives refusals of these codes another status than 422."""
+
+    def __init__(self, statuses: Mapping[str, int], *, body_size_max_bytes: int) -> None:
+        self._statuses = statuses
+        self._body_size_max_bytes = body_size_max_bytes
+
+    def of_cqrskit(self, request: Request[Any, Any, Any], error: CqrskitError) -> Response[bytes]:
+        """The response for one of cqrskit's own errors, or an application's refusal."""
+        kind = next(kind for kind in PROBLEMS if isinstance(error, kind.error))
+        if kind.internal:
+            return self._internal(request, error, kind.code, kind.title)
+        if isinstance(error, Rejected):
+            return self._refusal(request, error, kind)
+        detail = f"{error.server} does not answer" if isinstance(error, ServerUnavailable) else str(error)
+        problem = Problem(
+            title=kind.title, status=kind.status, code=kind.code, instance=request.url.path, detail=detail
+        )
+        if isinstance(error, ServerUnavailable):
+            log.warning("request.server_unavailable", path=request.url.path, reason=str(error))
+        headers = {}
+        if kind.retry_after:
+            seconds = getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS)
+            headers["Retry-After"] = str(max(1, math.ceil(seconds)))
+        return _respond(problem, headers)
+
+    def of_http(self, request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        """The response for what Litestar found in the request, and for HTTPException that a handler raises."""
+        status = error.status_code
+        if status == 500:
+            return self.of_unexpected(request, error)
+        code, title = HTTP_PROBLEMS.get(status, (f"http_{status}", "Request refused"))
+        detail: str | None = error.detail or None
+        errors: list[dict[str, str]] = []
+        if status == 400 and isinstance(error.extra, list):
+            errors = [_field_error(each) for each in error.extra if isinstance(each, dict)]
+            detail = "; ".join(_sentence(each) for each in errors) or detail
+        elif status == 413:
+            detail = f"the body is larger than {self._body_size_max_bytes} bytes"
+        elif status == 404 and detail == "Not Found":
+            detail = f"there is nothing at {request.url.path}"
+        elif status == 405:
+            detail = f"{request.method} is not allowed at {request.url.path}"
+        problem = Problem(
+            title=title, status=status, code=code, instance=request.url.path, detail=detail, errors=errors
+        )
+        return _respond(problem, dict(error.headers or {}))
+
+    def of_unexpected(self, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        """The response for an error that nobody planned: a reference, and the traceback in the log under it."""
+        return self._internal(request, error, *HTTP_PROBLEMS[500])
+
+    def _internal(
+        self, request: Request[Any, Any, Any], error: Exception, code: str, title: str
+    ) -> Response[bytes]:
+        reference = uuid4().hex
+        log.error(
+            "request.failed", reference=reference, method=request.method, path=request.url.path, exc_info=error
+        )
+        problem = Problem(
+            title=title,
+            status=500,
+            code=code,
+            instance=request.url.path,
+            detail="the service failed; its log tells more under the reference",
+            reference=reference,
+        )
+        return _respond(problem)
+
+    def _refusal(self, request: Request[Any, Any, Any], error: Rejected, kind: ProblemKind) -> Response[bytes]:
+        status = self._statuses.get(error.code, kind.status)
+        if "route_handler" in request.scope:
+            status = request.route_handler.opt.get(STATUSES_OPTION, {}).get(error.code, status)
+        title = kind.title if error.code == kind.code else error.code.replace("_", " ").capitalize()
+        problem = Problem(
+            title=title,
+            status=status,
+            code=error.code,
+            instance=request.url.path,
+            detail=str(error),
+            details=error.details,
+        )
+        return _respond(problem)
+
+
+def _field_error(found: dict[str, Any]) -> dict[str, str]:
+    """Litestar's description of a wrong value in our words: `field`, `in` (body, query, path, header), `message`."""
+    source = found.get("source")
+    return {
+        "field": str(found.get("key", "")),
+        "in": str(getattr(source, "value", source) or "body"),
+        "message": str(found.get("message", "")),
+    }
+
+
+def _sentence(field_error: dict[str, str]) -> str:
+    field, message = field_error["field"], field_error["message"]
+    return f"{field}: {message}" if field else message
+
+
+def _respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+    body = {"type": "about:blank", **msgspec.to_builtins(problem, enc_hook=str)}
+    return Response(
+        msgspec.json.encode(body),
+        status_code=problem.status,
+        headers=dict(headers or {}),
+        media_type=PROBLEM_JSON,
+    )
