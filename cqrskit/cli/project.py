@@ -1,0 +1,63 @@
+"""``cqrskit project``: run projections in a process of their own."""
+
+import asyncio
+from collections.abc import Sequence
+
+import rich_click as click
+
+from cqrskit.application import Application, ProjectionStatus, Runtime
+from cqrskit.cli.running import FAILED, common_options, run_until_stopped
+from cqrskit.cli.wiring import app_option, application_of
+from cqrskit.settings import load_settings
+from cqrskit.telemetry import configure_logging
+
+__all__ = ["project_command"]
+
+CHECK_INTERVAL_SECONDS = 0.1
+
+
+@click.command("project")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@app_option
+@click.option("--until-level", is_flag=True, help="Stop when all have reached the log's head of the start.")
+@common_options
+def project_command(names: tuple[str, ...], app: str | None, until_level: bool) -> None:
+    """Run projections (all, or those named) until SIGINT or SIGTERM.
+
+    Exit code 1 if a projection cannot go on.
+
+    \b
+    Examples:
+      cqrskit project --app bank:app
+      cqrskit project --app bank:app balances
+      cqrskit project --app bank:app --until-level
+    """
+    application = application_of(app)
+    chosen = names or tuple(projection.name for projection in application.projections)
+    for name in chosen:
+        application.projection_named(name)
+    run_until_stopped(lambda stop: _project(application, chosen, until_level, stop))
+
+
+async def _project(application: Application, names: Sequence[str], until_level: bool, stop: asyncio.Event) -> int:
+    settings = load_settings()
+    configure_logging(settings.log_level)
+    async with application.open(settings, executor=False, projections=names) as runtime:
+        goal = await runtime.event_store.head() if until_level else None
+        print(f"projecting {', '.join(names)}", flush=True)
+        while not stop.is_set():
+            if runtime.stopped_projections:
+                return FAILED
+            if goal is not None and await _reached(runtime, names, goal):
+                break
+            try:
+                await asyncio.wait_for(stop.wait(), CHECK_INTERVAL_SECONDS)
+            except TimeoutError:
+                continue
+    return 0
+
+
+async def _reached(runtime: Runtime, names: Sequence[str], goal: int) -> bool:
+    """Whether searches of all these projections see the log up to `goal`."""
+    found: dict[str, ProjectionStatus] = {each.name: each for each in await runtime.status(count_documents=False)}
+    return all(found[name].visible_position >= goal for name in names)
