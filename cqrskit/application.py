@@ -37,7 +37,10 @@ log = structlog.get_logger(__name__)
 
 
 class ProjectionStatus(msgspec.Struct, frozen=True):
-    """How far one projection is. `lag_seconds` is the age of the oldest event that it has not folded."""
+    """How far one projection is. `lag_seconds` is the age of the oldest event that it has not folded.
+
+    `documents` is None where they were not counted.
+    """
 
     name: str
     generation: int
@@ -46,7 +49,7 @@ class ProjectionStatus(msgspec.Struct, frozen=True):
     head: int
     lag_events: int
     lag_seconds: float
-    documents: int
+    documents: int | None
     parked_keys: int
     failure: str | None = None
 
@@ -197,25 +200,32 @@ class Runtime:
         await self._listener.stop()
         await self._notifier.stop()
 
-    async def status(self) -> list[ProjectionStatus]:
-        """How far each projection of the application is."""
+    @property
+    def stopped_projections(self) -> list[str]:
+        """Names of the projections that were run here and cannot go on; their projector's `failure` says why."""
+        return [name for name, task in zip(self.projectors, self._tasks, strict=True) if task.done()]
+
+    async def status(self, *, count_documents: bool = True) -> list[ProjectionStatus]:
+        """How far each projection of the application is; without `count_documents` the read store is not asked."""
         head = await self.event_store.head()
         checkpoints = {(each.name, each.generation): each for each in await self.checkpoints.all()}
         return [
-            await self._status_of(projection, checkpoints.get((projection.name, projection.generation)), head)
+            await self._status_of(
+                projection, checkpoints.get((projection.name, projection.generation)), head, count_documents
+            )
             for projection in self.application.projections
         ]
 
     async def _status_of(
-        self, projection: type[Projection], checkpoint: Checkpoint | None, head: int
+        self, projection: type[Projection], checkpoint: Checkpoint | None, head: int, count_documents: bool
     ) -> ProjectionStatus:
         name, generation = projection.name, projection.generation
         position, visible_position = (0, 0) if checkpoint is None else (
             checkpoint.position,
             checkpoint.visible_position,
         )
-        documents = 0
-        if checkpoint is not None:
+        documents = 0 if count_documents else None
+        if count_documents and checkpoint is not None:
             documents = await self.read_store.count(projection().index)
         projector = self.projectors.get(name)
         return ProjectionStatus(

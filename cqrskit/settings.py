@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     start with a message that names the variable.
     """
 
+    app: str | None = None
+    """What ``--app`` names when it is not given: module:attribute of an Application or of its Litestar app."""
     database_url: str | None = None
     """Postgres to use, as a libpq URL. Unset: an embedded Postgres in `data_folder`."""
     elasticsearch_url: str | None = None

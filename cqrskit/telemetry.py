@@ -19,6 +19,9 @@ LOG_EVENTS = {
     "projector.waits_for_server": "a projection tries again because a server does not answer",
     "read_models.postgres": "no Elasticsearch is configured, so read models live in Postgres",
     "request.failed": "an HTTP request ended in an unexpected error",
+    "request.server_unavailable": "an HTTP request could not be answered because a server does not answer",
+    "server.message": "a warning or an error of the HTTP server",
+    "service.listening": "the HTTP server answers requests at the address",
     "service.started": "the service takes commands",
     "service.stopped": "the service has finished what it had accepted",
 }
