@@ -2,14 +2,14 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import structlog
-from litestar import Litestar, Request
+from litestar import Litestar
 from litestar.config.app import AppConfig
 from litestar.di import Provide
-from litestar.enums import RequestEncodingType
 from litestar.exceptions import HTTPException
+from litestar.logging import LoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.plugins import InitPlugin
 
@@ -79,6 +79,8 @@ class CqrskitPlugin(InitPlugin):
         app_config.request_max_body_size = self.settings.body_size_max_bytes
         app_config.middleware = [refuse_other_media_types, *app_config.middleware]
         app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
+        if app_config.logging_config == LoggingConfig():
+            app_config.logging_config = None  # the default one would take over the root logger
         app_config.openapi_config = self._described(app_config.openapi_config)
         return app_config
 

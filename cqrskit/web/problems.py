@@ -190,12 +190,17 @@ class Problems:
 
 def _field_error(found: dict[str, Any]) -> dict[str, str]:
     """Litestar's description of a wrong value in our words: `field`, `in` (body, query, path, header), `message`."""
-    source = found.get("source")
+    source, key = found.get("source"), str(found.get("key", ""))
+    if key == "data":
+        key = ""
     return {
-        "field": str(found.get("key", "")),
+        "field": PARAMETER_NAMES.get(key, key),
         "in": str(getattr(source, "value", source) or "body"),
         "message": str(found.get("message", "")),
     }
+
+
+PARAMETER_NAMES = {"position_in_header": "Consistency-Position", "position_in_query": "min_position"}
 
 
 def _sentence(field_error: dict[str, str]) -> str:

@@ -34,10 +34,23 @@ async def serve(
     """
     listener = _bind(settings.host, settings.port)
     with contextlib.closing(listener):
-        async with app.lifespan():
+        async with _lifespan(app):
             _listen(listener, settings)
             async with _listening(app, listener, settings) as server:
                 await _until_stopped(server, stop, on_listening, address_of(listener))
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: Litestar) -> AsyncIterator[None]:
+    """The app's lifespan; an error comes out as itself, not in the group that Litestar's event emitter makes."""
+    try:
+        async with app.lifespan():
+            yield
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from error.__cause__
 
 
 async def _until_stopped(

@@ -19,13 +19,14 @@ from cqrskit import (
     RecordedEvent,
     Rejected,
     Repository,
+    Settings,
     event,
     handles,
     on,
 )
 from cqrskit.web import CqrskitPlugin, MinPosition, at_position, problem_statuses
 
-Amount = Annotated[int, msgspec.Meta(ge=1, lt=2**63)]
+Amount = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
 
 class AccountClosed(Rejected):
@@ -207,6 +208,9 @@ bank = Application(
 ROUTES = [open_route, credit_route, show_route, list_route, slow_route, broken_route]
 
 
-def create_app() -> Litestar:
-    """The bank's Litestar app, with settings from the environment."""
-    return Litestar(ROUTES, plugins=[CqrskitPlugin(bank, statuses={"account_closed": 409})])
+def create_app(settings: Settings | None = None) -> Litestar:
+    """The bank's Litestar app; without settings, those of the environment."""
+    return Litestar(ROUTES, plugins=[CqrskitPlugin(bank, settings, statuses={"account_closed": 409})])
+
+
+NOT_AN_APPLICATION = 42

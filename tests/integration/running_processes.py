@@ -1,0 +1,94 @@
+"""Runs the real ``cqrskit`` command in processes of its own, and the bank's server beside a test."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from cqrskit import Settings
+from cqrskit.web import serve
+from tests.integration.bank import create_app
+
+ROOT = Path(__file__).parents[2]
+DEADLINE_SECONDS = 30
+
+
+class Finished(msgspec.Struct):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This process's environment without its CQRSKIT_ settings, with `variables`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CQRSKIT_")}
+    path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
+    return {**kept, "PYTHONPATH": path, **variables}
+
+
+async def start(*arguments: str, folder: Path = ROOT, **variables: str) -> asyncio.subprocess.Process:
+    """Start ``python -m cqrskit`` with these arguments and CQRSKIT_ variables."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cqrskit",
+        *arguments,
+        cwd=folder,
+        env=environment(**variables),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def finish(process: asyncio.subprocess.Process) -> Finished:
+    """Wait for a process's end; one that takes too long is killed and fails the test."""
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
+    except TimeoutError:
+        process.kill()
+        raise
+    assert process.returncode is not None
+    return Finished(process.returncode, out.decode(), err.decode())
+
+
+async def cqrskit(*arguments: str, folder: Path = ROOT, **variables: str) -> Finished:
+    """Run a command to its end."""
+    return await finish(await start(*arguments, folder=folder, **variables))
+
+
+async def address_of(process: asyncio.subprocess.Process) -> str:
+    """The address that a starting server prints."""
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)).decode()
+    if not line.startswith("listening on "):
+        finished = await finish(process)
+        raise AssertionError(f"the server did not start: {line!r} {finished.err}")
+    return line.removeprefix("listening on ").strip()
+
+
+@asynccontextmanager
+async def bank_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the bank, served in this process on a free port."""
+    stop = asyncio.Event()
+    listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def tell(address: str) -> None:
+        listening.set_result(address)
+
+    server = asyncio.create_task(serve(create_app(settings), settings, stop=stop, on_listening=tell))
+    await asyncio.wait({server, listening}, return_when=asyncio.FIRST_COMPLETED)
+    if server.done():
+        server.result()
+    try:
+        async with httpx.AsyncClient(base_url=listening.result(), timeout=DEADLINE_SECONDS) as client:
+            yield client
+    finally:
+        stop.set()
+        await server
