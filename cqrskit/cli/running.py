@@ -10,7 +10,7 @@
 
     @ledger.command()
     @common_options                    # adds --debug
-    @json_option                       # adds --json (the parameter as_json); errors are JSON then as well
+    @json_option("Write JSON.")        # adds --json (the parameter as_json); errors are JSON then as well
     def check(as_json: bool) -> None:
         run(_check)                    # async def _check() -> int | None: its result is the exit code
 

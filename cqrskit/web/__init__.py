@@ -3,22 +3,28 @@
 ::
 
     from litestar import Litestar, Response, get, post
+    from litestar.di import NamedDependency
+    from litestar.params import FromPath, JSONBody
     from cqrskit import Executor, Reader
     from cqrskit.web import CqrskitPlugin, MinPosition, at_position
 
     @post("/accounts/{account_id:uuid}/credit")
-    async def credit(account_id: UUID, data: CreditBody, executor: Executor) -> Response[Credited]:
+    async def credit(
+        account_id: FromPath[UUID], data: JSONBody[CreditBody], executor: NamedDependency[Executor]
+    ) -> Response[Credited]:
         result = await executor.execute(Credit(account_id=account_id, amount=data.amount))
         return at_position(Credited(account_id, result.position), result.position)
 
     @get("/accounts/{account_id:uuid}")
-    async def show(account_id: UUID, reader: Reader, min_position: MinPosition) -> Balance:
+    async def show(
+        account_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition
+    ) -> Balance:
         answer = await reader.get(Balances, str(account_id), min_position=min_position)
         ...
 
     app = Litestar([credit, show], plugins=[CqrskitPlugin(bank, statuses={"transfer_conflict": 409})])
 
-What handlers may ask for, by parameter name: ``executor: Executor``, ``reader: Reader``, ``runtime: Runtime`` and
+What handlers may ask for, by parameter name: ``executor``, ``reader`` and ``runtime`` as above, and
 ``min_position: MinPosition`` (the larger of the ``Consistency-Position`` header and the ``min_position`` query
 parameter, None if neither was sent).
 

@@ -3,8 +3,9 @@
 from typing import Annotated, TypeVar
 
 from litestar import Response
+from litestar.di import NamedDependency
 from litestar.exceptions import ValidationException
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, QueryParameter
 
 from cqrskit.application import Runtime
 
@@ -16,13 +17,13 @@ CONSISTENCY_POSITION = "Consistency-Position"
 """The header in which a command's reply names its position, and a reader sends it back."""
 POSITION_MAX = 2**63 - 1
 
-MinPosition = int | None
+MinPosition = NamedDependency[int | None]
 """Type of the handler parameter `min_position`: the answer must contain every event up to it; None: any answer."""
 
 PositionInHeader = Annotated[
     int | None,
-    Parameter(
-        header=CONSISTENCY_POSITION,
+    HeaderParameter(
+        name=CONSISTENCY_POSITION,
         ge=0,
         le=POSITION_MAX,
         required=False,
@@ -31,8 +32,8 @@ PositionInHeader = Annotated[
 ]
 PositionInQuery = Annotated[
     int | None,
-    Parameter(
-        query="min_position",
+    QueryParameter(
+        name="min_position",
         ge=0,
         le=POSITION_MAX,
         required=False,

@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import ClientException, HTTPException
 
 from cqrskit.errors import (
     AggregateExists,
@@ -153,6 +153,8 @@ class Problems:
 
     def of_unexpected(self, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         """The response for an error that nobody planned: a reference, and the traceback in the log under it."""
+        if isinstance(error, RecursionError) and "deserializing" in str(error):
+            return self.of_http(request, ClientException("the body is nested too deeply"))
         return self._internal(request, error, *HTTP_PROBLEMS[500])
 
     def _internal(

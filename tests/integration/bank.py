@@ -6,7 +6,9 @@ from uuid import UUID, uuid4
 
 import msgspec
 from litestar import Litestar, Response, get, post
+from litestar.di import NamedDependency
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from cqrskit import (
     Aggregate,
@@ -158,7 +160,7 @@ class ListReply(msgspec.Struct):
 
 
 @post("/accounts")
-async def open_route(data: OpenBody, executor: Executor) -> Response[Done]:
+async def open_route(data: JSONBody[OpenBody], executor: NamedDependency[Executor]) -> Response[Done]:
     """Open an account."""
     account_id = data.account_id or uuid4()
     result = await executor.execute(Open(account_id=account_id, owner=data.owner))
@@ -166,14 +168,14 @@ async def open_route(data: OpenBody, executor: Executor) -> Response[Done]:
 
 
 @post("/accounts/{account_id:uuid}/credit", status_code=200, opt=problem_statuses(over_limit=413))
-async def credit_route(account_id: UUID, data: CreditBody, executor: Executor) -> Response[Done]:
+async def credit_route(account_id: FromPath[UUID], data: JSONBody[CreditBody], executor: NamedDependency[Executor]) -> Response[Done]:
     """Credit an account."""
     result = await executor.execute(Credit(account_id=account_id, amount=data.amount))
     return at_position(Done(account_id, result.position), result.position)
 
 
 @get("/accounts/{account_id:uuid}")
-async def show_route(account_id: UUID, reader: Reader, min_position: MinPosition) -> BalanceReply:
+async def show_route(account_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition) -> BalanceReply:
     """Show an account."""
     answer = await reader.get(Balances, str(account_id), min_position=min_position)
     if answer.value is None:
@@ -183,7 +185,7 @@ async def show_route(account_id: UUID, reader: Reader, min_position: MinPosition
 
 
 @get("/accounts")
-async def list_route(reader: Reader, min_position: MinPosition, limit: int = 50) -> ListReply:
+async def list_route(reader: NamedDependency[Reader], min_position: MinPosition, limit: FromQuery[int] = 50) -> ListReply:
     """List accounts."""
     answer = await reader.search(Balances, Query(limit=limit), min_position=min_position)
     return ListReply([row.id for row in answer.value.items], answer.as_of_position)

@@ -33,8 +33,10 @@ def environment(**variables: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": path, **variables}
 
 
-async def start(*arguments: str, folder: Path = ROOT, **variables: str) -> asyncio.subprocess.Process:
-    """Start ``python -m cqrskit`` with these arguments and CQRSKIT_ variables."""
+async def start(
+    *arguments: str, folder: Path = ROOT, stdout: int = asyncio.subprocess.PIPE, **variables: str
+) -> asyncio.subprocess.Process:
+    """Start ``python -m cqrskit`` with these arguments and variables; `stdout` is a pipe or a descriptor."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -42,7 +44,7 @@ async def start(*arguments: str, folder: Path = ROOT, **variables: str) -> async
         *arguments,
         cwd=folder,
         env=environment(**variables),
-        stdout=asyncio.subprocess.PIPE,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
     )
 
