@@ -120,6 +120,7 @@ class Application:
             read_store = _read_store(settings, PostgresReadStore(pool, settings.index_prefix))
             await read_store.open()
             stack.push_async_callback(read_store.close)
+            await read_store.ping()
             checkpoints = PostgresCheckpoints(pool, url)
             notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)

@@ -175,8 +175,14 @@ async def _print_address(address: str) -> None:
 
 
 def _run(main: Any) -> int:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return int(runner.run(main))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            code = int(runner.run(main))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    return code
 
 
 def _on_signals(first: Callable[[int], None]) -> None:
@@ -204,10 +210,6 @@ def run_group(group: click.Command, arguments: Sequence[str] | None = None) -> N
         result = group.main(
             args=None if arguments is None else list(arguments), standalone_mode=False, obj=output
         )
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _silence_stdout()
-        sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
         sys.exit(_report(error, output))
     sys.exit(result if isinstance(result, int) else 0)

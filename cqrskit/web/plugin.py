@@ -10,6 +10,7 @@ from litestar.config.app import AppConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
+from litestar.logging.config import BaseLoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.plugins import InitPlugin
 
@@ -79,7 +80,7 @@ class CqrskitPlugin(InitPlugin):
         app_config.request_max_body_size = self.settings.body_size_max_bytes
         app_config.middleware = [refuse_other_media_types, *app_config.middleware]
         app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
-        if app_config.logging_config == LoggingConfig():
+        if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
         app_config.openapi_config = self._described(app_config.openapi_config)
         return app_config
@@ -122,6 +123,14 @@ class CqrskitPlugin(InitPlugin):
             finally:
                 self._runtime = None
         log.info("service.stopped", application=self.application.name)
+
+
+def _is_default(config: BaseLoggingConfig | None) -> bool:
+    """Whether the app leaves logging to Litestar, which would then reconfigure the whole process."""
+    default = LoggingConfig()
+    return isinstance(config, LoggingConfig) and all(
+        getattr(config, name) == getattr(default, name) for name in ("loggers", "handlers", "formatters", "root")
+    )
 
 
 def plugin_of(app: Litestar) -> CqrskitPlugin:

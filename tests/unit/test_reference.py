@@ -1,0 +1,54 @@
+"""The reference pages say what the code does: every setting, every command and option, every error."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import rich_click as click
+
+from cqrskit import Settings
+from cqrskit.cli import cqrskit_group
+from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+
+
+def page(name: str) -> str:
+    """A reference page's text."""
+    return (REFERENCE / name).read_text(encoding="utf-8")
+
+
+def test_every_setting_is_documented_with_its_default_and_unit() -> None:
+    rows = dict(re.findall(r"^\| `(CQRSKIT_\w+)` \| ([^|]+) \|", page("settings.md"), re.MULTILINE))
+    expected = {}
+    for field in msgspec.structs.fields(Settings):
+        unit = next((f" {unit}" for unit in ("seconds", "bytes") if field.name.endswith(f"_{unit}")), "")
+        default = "unset" if field.default is None else f"`{field.default}`{unit}"
+        expected[f"CQRSKIT_{field.name.upper()}"] = default
+    assert rows == expected
+
+
+def test_every_command_is_documented() -> None:
+    assert re.findall(r"^## cqrskit (\w+)$", page("cli.md"), re.MULTILINE) == list(cqrskit_group.commands)
+
+
+@pytest.mark.parametrize("name", list(cqrskit_group.commands))
+def test_every_option_of_a_command_is_documented(name: str) -> None:
+    section = page("cli.md").partition(f"## cqrskit {name}\n")[2].partition("\n## ")[0]
+    documented = dict(re.findall(r"^\| `(--[\w-]+)[^`]*` \| (.+) \|$", section, re.MULTILINE))
+    options = [each for each in cqrskit_group.commands[name].params if isinstance(each, click.Option)]
+    assert documented == {each.opts[0]: each.help for each in options}
+
+
+def test_every_error_is_documented_with_its_status_code_and_retry() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| `(\w+)` \| (yes|no) \|", page("http-errors.md"), re.MULTILINE)
+    expected = [
+        (kind.error.__name__, str(kind.status), kind.code, "yes" if kind.retry_after else "no") for kind in PROBLEMS
+    ]
+    assert rows == expected
+
+
+def test_every_problem_of_a_request_is_documented() -> None:
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", page("http-errors.md"), re.MULTILINE)
+    assert rows == [(str(status), code, title) for status, (code, title) in HTTP_PROBLEMS.items()]
