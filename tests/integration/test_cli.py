@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import psycopg
 import pytest
 
 from tests.integration.running_processes import address_of, cqrskit, finish, start
@@ -16,6 +17,15 @@ from tests.integration.running_processes import address_of, cqrskit, finish, sta
 BANK = "tests.integration.bank:bank"
 WEB = "tests.integration.bank:create_app"
 NOBODY = "postgresql://nobody@127.0.0.1:1/nothing"
+
+
+@pytest.fixture
+def empty_postgres_dsn(postgres_dsn: str) -> str:
+    """URL of a database without any of our tables."""
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return postgres_dsn
 
 
 async def filled(dsn: str, accounts: int = 3) -> None:
