@@ -41,6 +41,7 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import msgspec
 import rich_click as click
 import uvloop
+from click.exceptions import NoArgsIsHelpError
 from litestar import Litestar
 
 from cqrskit.errors import ConfigurationError, CqrskitError, ServerUnavailable
@@ -103,9 +104,7 @@ def json_option(help_text: str) -> Callable[[F], F]:
         _output_of(context).as_json = _output_of(context).as_json or as_json
         return as_json
 
-    return click.option(
-        "--json", "as_json", is_flag=True, is_eager=True, callback=remember, help=help_text
-    )
+    return click.option("--json", "as_json", is_flag=True, is_eager=True, callback=remember, help=help_text)
 
 
 def _output_of(context: click.Context) -> _Output:
@@ -207,9 +206,7 @@ def run_group(group: click.Command, arguments: Sequence[str] | None = None) -> N
     """Run a click group or command, show an error in one line, and exit with the code that fits it."""
     output = _Output()
     try:
-        result = group.main(
-            args=None if arguments is None else list(arguments), standalone_mode=False, obj=output
-        )
+        result = group.main(args=None if arguments is None else list(arguments), standalone_mode=False, obj=output)
     except (Exception, KeyboardInterrupt) as error:
         sys.exit(_report(error, output))
     sys.exit(result if isinstance(result, int) else 0)
@@ -221,7 +218,7 @@ def _silence_stdout() -> None:
 
 
 def _report(error: BaseException, output: _Output) -> int:
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+    if isinstance(error, NoArgsIsHelpError):
         error.show(sys.stderr)
         return WRONG_USE
     code, word, message = _describe(error)
@@ -236,7 +233,7 @@ def _report(error: BaseException, output: _Output) -> int:
 
 def _describe(error: BaseException) -> tuple[int, str, str]:
     """Exit code, word for machines, and the line for people."""
-    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+    if isinstance(error, click.Abort | KeyboardInterrupt):
         return 130, "interrupted", "interrupted"
     if isinstance(error, click.UsageError):
         where = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""

@@ -42,10 +42,14 @@ def litestar_app_of(app: str | None) -> Litestar:
     if isinstance(found, Application):
         module_name = str(app).partition(":")[0]
         others = [name for name, value in vars(sys.modules[module_name]).items() if isinstance(value, Litestar)]
-        hint = f"did you mean {module_name}:{others[0]}?" if others else (
-            "make one with Litestar([...], plugins=[CqrskitPlugin(application)])"
+        hint = (
+            f"did you mean {module_name}:{others[0]}?"
+            if others
+            else ("make one with Litestar([...], plugins=[CqrskitPlugin(application)])")
         )
-        raise ConfigurationError(f"--app {app} is an Application, which has no HTTP routes; serve needs a Litestar app: {hint}")
+        raise ConfigurationError(
+            f"--app {app} is an Application, which has no HTTP routes; serve needs a Litestar app: {hint}"
+        )
     plugin_of(found)
     return found
 
@@ -77,18 +81,26 @@ def _import(app: str, module_name: str) -> Any:  # noqa: ANN401 - a module's att
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(f"--app {app}: {module_name} imports {error.name}, which is not installed") from error
+            raise ConfigurationError(
+                f"--app {app}: {module_name} imports {error.name}, which is not installed"
+            ) from error
         near = difflib.get_close_matches(module_name, _modules_here(folder), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigurationError(f"--app {app}: there is no module {error.name!r} in {folder} or installed{hint}") from error
+        raise ConfigurationError(
+            f"--app {app}: there is no module {error.name!r} in {folder} or installed{hint}"
+        ) from error
     except ConfigurationError as error:
         raise ConfigurationError(f"--app {app}: {error}") from error
     except Exception as error:
-        raise ConfigurationError(f"--app {app}: importing {module_name} failed: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(
+            f"--app {app}: importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _modules_here(folder: str) -> list[str]:
-    return [entry.name.removesuffix(".py") for entry in os.scandir(folder) if entry.is_dir() or entry.name.endswith(".py")]
+    return [
+        entry.name.removesuffix(".py") for entry in os.scandir(folder) if entry.is_dir() or entry.name.endswith(".py")
+    ]
 
 
 def _attribute(app: str, owner: object, name: str) -> Any:  # noqa: ANN401 - the same
@@ -96,14 +108,17 @@ def _attribute(app: str, owner: object, name: str) -> Any:  # noqa: ANN401 - the
         return getattr(owner, name)
     near = difflib.get_close_matches(name, [each for each in dir(owner) if not each.startswith("_")], n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigurationError(f"--app {app}: there is no {name!r} in {app.partition(':')[0]}; {hint}{_candidates(app.partition(':')[0])}")
+    raise ConfigurationError(
+        f"--app {app}: there is no {name!r} in {app.partition(':')[0]}; {hint}{_candidates(app.partition(':')[0])}"
+    )
 
 
 def _call(app: str, factory: Callable[..., Any]) -> Any:  # noqa: ANN401 - the same
     needed = [
         parameter.name
         for parameter in inspect.signature(factory).parameters.values()
-        if parameter.default is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if needed:
         raise ConfigurationError(f"--app {app}: the function needs {', '.join(needed)}; name one without arguments")
@@ -113,9 +128,11 @@ def _call(app: str, factory: Callable[..., Any]) -> Any:  # noqa: ANN401 - the s
 def _candidates(module_name: str) -> str:
     """What the module has that would do."""
     module = sys.modules.get(module_name)
-    names = [] if module is None else [
-        name for name, value in vars(module).items() if isinstance(value, Application | Litestar)
-    ]
+    names = (
+        []
+        if module is None
+        else [name for name, value in vars(module).items() if isinstance(value, Application | Litestar)]
+    )
     if not names:
         return f"{module_name} has no Application and no Litestar app"
     return f"{module_name} has {', '.join(sorted(names))}"

@@ -49,7 +49,7 @@ class _Checks:
         tasks: dict[str, asyncio.Task[Any]] = {}
         for name, check in checks.items():
             running = self._running.get(name)
-            tasks[name] = asyncio.ensure_future(check()) if running is None else running  # type: ignore[arg-type]
+            tasks[name] = asyncio.ensure_future(check()) if running is None else running
         self._running = tasks
         await asyncio.wait(tasks.values(), timeout=CHECK_TIMEOUT_SECONDS)
         self._running = {name: task for name, task in tasks.items() if not task.done()}

@@ -25,9 +25,7 @@ def refuse_other_media_types(app: ASGIApp) -> ASGIApp:
         if scope["type"] == ScopeType.HTTP:
             sent = Headers.from_scope(scope).get("content-type")
             if sent is not None and not _is_json(sent) and _reads_json(scope):
-                raise UnsupportedMediaType(
-                    detail=f"the body must be application/json, not {sent.partition(';')[0]}"
-                )
+                raise UnsupportedMediaType(detail=f"the body must be application/json, not {sent.partition(';')[0]}")
         await app(scope, receive, send)
 
     return middleware

@@ -157,13 +157,9 @@ class Problems:
             return self.of_http(request, ClientException("the body is nested too deeply"))
         return self._internal(request, error, *HTTP_PROBLEMS[500])
 
-    def _internal(
-        self, request: Request[Any, Any, Any], error: Exception, code: str, title: str
-    ) -> Response[bytes]:
+    def _internal(self, request: Request[Any, Any, Any], error: Exception, code: str, title: str) -> Response[bytes]:
         reference = uuid4().hex
-        log.error(
-            "request.failed", reference=reference, method=request.method, path=request.url.path, exc_info=error
-        )
+        log.error("request.failed", reference=reference, method=request.method, path=request.url.path, exc_info=error)
         problem = Problem(
             title=title,
             status=500,

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import structlog
 import uvicorn
@@ -63,7 +64,7 @@ async def _until_stopped(
     log.info("service.listening", address=address)
     stopping = asyncio.ensure_future(stop.wait())
     callback = None if on_listening is None else asyncio.ensure_future(on_listening(address))
-    waited_for: set[asyncio.Future[object]] = {stopping, server}  # type: ignore[arg-type]
+    waited_for: set[asyncio.Future[Any]] = {stopping, server}
     try:
         if callback is not None:
             await asyncio.wait({*waited_for, callback}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,9 +79,7 @@ async def _until_stopped(
 
 
 @contextlib.asynccontextmanager
-async def _listening(
-    app: Litestar, listener: socket.socket, settings: Settings
-) -> AsyncIterator["asyncio.Task[None]"]:
+async def _listening(app: Litestar, listener: socket.socket, settings: Settings) -> AsyncIterator["asyncio.Task[None]"]:
     """Uvicorn at work on a listening socket; leaving the context lets it finish its requests."""
     _log_through_structlog()
     config = uvicorn.Config(
@@ -104,7 +103,8 @@ class _Server(uvicorn.Server):
     """Uvicorn without its signal handlers: the program that serves has its own."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
         yield
 
 

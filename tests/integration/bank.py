@@ -84,7 +84,7 @@ class Credit(Command):
 @handles(Open)
 def open_account(command: Open, repository: Repository) -> None:
     """Open an account whose id is free."""
-    repository.add(Account(id=command.account_id, owner=command.owner))
+    repository.add(Account(id=command.account_id, owner=command.owner))  # type: ignore[call-arg]  # the metaclass takes the id
 
 
 @handles(Credit)
@@ -168,14 +168,18 @@ async def open_route(data: JSONBody[OpenBody], executor: NamedDependency[Executo
 
 
 @post("/accounts/{account_id:uuid}/credit", status_code=200, opt=problem_statuses(over_limit=413))
-async def credit_route(account_id: FromPath[UUID], data: JSONBody[CreditBody], executor: NamedDependency[Executor]) -> Response[Done]:
+async def credit_route(
+    account_id: FromPath[UUID], data: JSONBody[CreditBody], executor: NamedDependency[Executor]
+) -> Response[Done]:
     """Credit an account."""
     result = await executor.execute(Credit(account_id=account_id, amount=data.amount))
     return at_position(Done(account_id, result.position), result.position)
 
 
 @get("/accounts/{account_id:uuid}")
-async def show_route(account_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition) -> BalanceReply:
+async def show_route(
+    account_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition
+) -> BalanceReply:
     """Show an account."""
     answer = await reader.get(Balances, str(account_id), min_position=min_position)
     if answer.value is None:
@@ -185,15 +189,27 @@ async def show_route(account_id: FromPath[UUID], reader: NamedDependency[Reader]
 
 
 @get("/accounts")
-async def list_route(reader: NamedDependency[Reader], min_position: MinPosition, limit: FromQuery[int] = 50) -> ListReply:
+async def list_route(
+    reader: NamedDependency[Reader], min_position: MinPosition, limit: FromQuery[int] = 50
+) -> ListReply:
     """List accounts."""
     answer = await reader.search(Balances, Query(limit=limit), min_position=min_position)
     return ListReply([row.id for row in answer.value.items], answer.as_of_position)
 
 
+begun: list[str] = []
+
+
+@get("/slow/begun")
+async def begun_route() -> int:
+    """How many slow requests have begun."""
+    return len(begun)
+
+
 @get("/slow")
 async def slow_route() -> dict[str, bool]:
     """Take a second, to be in flight when the server stops."""
+    begun.append("slow")
     await asyncio.sleep(1)
     return {"finished": True}
 
@@ -204,10 +220,8 @@ async def broken_route() -> None:
     raise ZeroDivisionError("secret of the house")
 
 
-bank = Application(
-    "bank", aggregates=[Account], handlers=[open_account, credit_account], projections=[Balances]
-)
-ROUTES = [open_route, credit_route, show_route, list_route, slow_route, broken_route]
+bank = Application("bank", aggregates=[Account], handlers=[open_account, credit_account], projections=[Balances])
+ROUTES = [open_route, credit_route, show_route, list_route, slow_route, begun_route, broken_route]
 
 
 def create_app(settings: Settings | None = None) -> Litestar:

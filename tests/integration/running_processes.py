@@ -3,9 +3,10 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -26,7 +27,7 @@ class Finished(msgspec.Struct):
     err: str
 
 
-def environment(**variables: str) -> dict[str, str]:
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """This process's environment without its CQRSKIT_ settings, with `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CQRSKIT_")}
     path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
@@ -34,7 +35,10 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 async def start(
-    *arguments: str, folder: Path = ROOT, stdout: int = asyncio.subprocess.PIPE, **variables: str
+    *arguments: str,
+    folder: Path = ROOT,
+    stdout: int = asyncio.subprocess.PIPE,
+    variables: Mapping[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
     """Start ``python -m cqrskit`` with these arguments and variables; `stdout` is a pipe or a descriptor."""
     return await asyncio.create_subprocess_exec(
@@ -43,9 +47,10 @@ async def start(
         "cqrskit",
         *arguments,
         cwd=folder,
-        env=environment(**variables),
+        env=environment(variables or {}),
         stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
 
 
@@ -60,9 +65,18 @@ async def finish(process: asyncio.subprocess.Process) -> Finished:
     return Finished(process.returncode, out.decode(), err.decode())
 
 
-async def cqrskit(*arguments: str, folder: Path = ROOT, **variables: str) -> Finished:
+def processes_left(process: asyncio.subprocess.Process) -> bool:
+    """Whether anything that the process started is still there."""
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def cqrskit(*arguments: str, folder: Path = ROOT, variables: Mapping[str, str] | None = None) -> Finished:
     """Run a command to its end."""
-    return await finish(await start(*arguments, folder=folder, **variables))
+    return await finish(await start(*arguments, folder=folder, variables=variables))
 
 
 async def address_of(process: asyncio.subprocess.Process) -> str:
@@ -85,7 +99,8 @@ async def bank_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
         listening.set_result(address)
 
     server = asyncio.create_task(serve(create_app(settings), settings, stop=stop, on_listening=tell))
-    await asyncio.wait({server, listening}, return_when=asyncio.FIRST_COMPLETED)
+    both: set[asyncio.Future[Any]] = {server, listening}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if server.done():
         server.result()
     try:

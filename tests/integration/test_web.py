@@ -88,9 +88,7 @@ async def test_a_malformed_position_is_refused(client: httpx.AsyncClient, positi
         (b"[1]", ""),
     ],
 )
-async def test_a_wrong_body_is_refused_and_the_field_named(
-    client: httpx.AsyncClient, body: bytes, field: str
-) -> None:
+async def test_a_wrong_body_is_refused_and_the_field_named(client: httpx.AsyncClient, body: bytes, field: str) -> None:
     account = await opened(client)
     reply = await client.post(f"{account}/credit", content=body, headers={"Content-Type": "application/json"})
     found = problem(reply, 400, "invalid_request")

@@ -3,12 +3,10 @@
 import time
 
 import psycopg
+from cqrskit.testing import eventually
 
 from cqrskit import Settings
-from cqrskit.testing import eventually
 from tests.integration.running_processes import bank_client
-
-
 
 
 async def test_a_projection_that_cannot_go_on_makes_the_service_not_ready_and_says_why(postgres_dsn: str) -> None:
