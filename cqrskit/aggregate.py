@@ -48,7 +48,7 @@ decision_time: ContextVar[datetime | None] = ContextVar("decision_time", default
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
-class FrozenStructMeta(type(msgspec.Struct)):  # type: ignore[misc]  # msgspec's metaclass has no public name
+class FrozenStructMeta(msgspec.StructMeta):
     """Makes msgspec Structs frozen without saying so in each, and refuses attributes that would not be stored."""
 
     def __new__(
@@ -66,7 +66,7 @@ class FrozenStructMeta(type(msgspec.Struct)):  # type: ignore[misc]  # msgspec's
                     "with ClassVar"
                 )
         options.setdefault("frozen", True)
-        return super().__new__(mcls, name, bases, namespace, **options)  # type: ignore[no-any-return]
+        return super().__new__(mcls, name, bases, namespace, **options)
 
 
 _given_id: ContextVar[UUID | None] = ContextVar("_given_id", default=None)

@@ -35,7 +35,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, NoReturn, TextIO, TypeVar
 
 import msgspec
@@ -173,7 +173,7 @@ async def _print_address(address: str) -> None:
     print(f"listening on {address}", flush=True)
 
 
-def _run(main: Any) -> int:
+def _run(main: Coroutine[Any, Any, int]) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = int(runner.run(main))

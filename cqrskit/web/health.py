@@ -56,7 +56,7 @@ class _Checks:
         return {name: _outcome(task) for name, task in tasks.items()}
 
 
-def _outcome(task: "asyncio.Task[Any]") -> Any:  # the checks return different things
+def _outcome(task: "asyncio.Task[Any]") -> object:
     if not task.done():
         return TimeoutError(f"no answer within {CHECK_TIMEOUT_SECONDS:g} s")
     return task.exception() or task.result()

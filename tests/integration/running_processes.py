@@ -28,7 +28,7 @@ class Finished(msgspec.Struct):
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without its CQRSKIT_ settings, with `variables`."""
+    """The environment of our own process without its CQRSKIT_ settings, with `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CQRSKIT_")}
     path = os.pathsep.join([str(ROOT), *filter(None, [kept.get("PYTHONPATH")])])
     return {**kept, "PYTHONPATH": path, **variables}
