@@ -11,7 +11,7 @@ import msgspec
 from cqrskit.document import DocumentShape, Field, FieldKind, shape_of
 from cqrskit.words import words_of
 
-__all__ = ["ID_BYTES_MAX", "INDEXED_BYTES_MAX", "KEYWORD_BYTES_MAX", "DocumentCodec", "Unstorable", "check_id", "codec_of"]
+__all__ = ["DATETIME_MAX", "DATETIME_MIN", "ID_BYTES_MAX", "INDEXED_BYTES_MAX", "KEYWORD_BYTES_MAX", "DocumentCodec", "Unstorable", "check_id", "codec_of"]
 
 ID_BYTES_MAX = 512
 """Longest document id, in UTF-8 bytes (Elasticsearch's limit)."""
@@ -20,10 +20,19 @@ KEYWORD_BYTES_MAX = 32_000
 INDEXED_BYTES_MAX = 1_000
 """Longest value of a field with a B-tree in Postgres, whose pages hold two of them and an id."""
 
+DATETIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+"""Earliest moment that a searchable field holds (Elasticsearch counts nanoseconds since then)."""
+DATETIME_MAX = datetime(2261, 12, 31, tzinfo=UTC)
+"""Latest moment that a searchable field holds."""
+
 _LONGS = range(-(2**63), 2**63)
 _MANY_DIGITS = re.compile(rb"\d{19}")
 _TIME_WITHOUT_Z = re.compile(rb'\d\d:\d\d(?:\.\d{6})?["+-]')
 _NEGATIVE_ZERO = b"-0.0"
+_FAR_YEAR = re.compile(rb'"(?:0|1[0-8]|19[0-6]|226|22[7-9]|2[3-9]|[3-9])\d*-\d\d-')
+"""A quoted date whose year may be beyond 1970 to 2259: then the moments are looked at one by one."""
+_EARLIEST, _LATEST = "1970", "2262"
+_NUL = b"\\u0000"
 
 
 class Unstorable(Exception):  # noqa: N818 - a signal between codec and adapter, no error for users
@@ -40,6 +49,7 @@ class DocumentCodec:
         self._decoder = msgspec.json.Decoder(shape.document)
         fields = shape.fields.values()
         self._limited = [field for field in fields if field.kind not in (FieldKind.STORED, FieldKind.TEXT) or field.exact]
+        self._moments = [field for field in fields if field.kind is FieldKind.DATETIME]
         self._texts = [field for field in fields if field.kind is FieldKind.TEXT]
 
     def encode(self, document: Any) -> bytes:  # noqa: ANN401 - a Struct of the codec's class
@@ -59,13 +69,19 @@ class DocumentCodec:
                 raise Unstorable("it would not come back as it is (is a number NaN or infinite?)")
         except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise Unstorable(f"it does not fit {self._class.__name__}: {error}") from error
-        if len(data) > INDEXED_BYTES_MAX or _MANY_DIGITS.search(data):
+        if _NUL in data:
+            raise Unstorable("it contains a NUL character, which Postgres cannot keep")
+        if self._moments or len(data) > INDEXED_BYTES_MAX or _MANY_DIGITS.search(data):
             self._check_limits(data)
         return data
 
     def decode(self, data: bytes | msgspec.Raw) -> Any:  # noqa: ANN401 - a Struct of the codec's class
         """The document that these bytes hold; raises msgspec.MsgspecError when they do not fit its class."""
         return self._decoder.decode(data)
+
+    def from_plain(self, plain: Any) -> Any:  # noqa: ANN401 - plain JSON values in, a Struct of the codec's class out
+        """The document that these plain JSON values hold; raises msgspec.MsgspecError when they do not fit its class."""
+        return msgspec.convert(plain, self._class)
 
     def words(self, data: bytes) -> dict[str, set[str]]:
         """The searchable words of an encoded document, by text field."""
@@ -77,6 +93,12 @@ class DocumentCodec:
         }
 
     def _check_limits(self, data: bytes) -> None:
+        for moment_field in self._moments:
+            for moment in moment_field.values_in(msgspec.json.decode(data)) if _FAR_YEAR.search(data) else ():
+                if not _EARLIEST <= moment < _LATEST:
+                    raise Unstorable(f"{moment_field.name} is {moment}; 1970 to 2261 is possible, or mark it Unindexed()")
+        if len(data) <= INDEXED_BYTES_MAX and not _MANY_DIGITS.search(data):
+            return
         document = msgspec.json.decode(data)
         for field in self._limited:
             for value in field.values_in(document):

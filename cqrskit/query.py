@@ -11,9 +11,8 @@
 Fields are named as they are stored, nested ones with dots (``legs.account_id``, ``metadata.colour``). A field
 with several values fits a condition when any one of its values does; a missing value fits none, so `Not` finds it.
 
-Rows come in the order of `sort` and, where that leaves a tie, of their ids; without a `sort`, by id. Text is
-ordered by code point. A missing value comes last in both directions; a missing whole number counts as the largest
-(descending: the smallest) 64-bit one, and so comes among them if a document really has that number.
+Rows come in the order of `sort` and, where that leaves a tie, of their ids (in the direction of the last `Sort`);
+without a `sort`, by id. Text is ordered by code point. Only fields that always have one value can be sorted by.
 """
 
 from collections.abc import Iterable
@@ -21,22 +20,10 @@ from typing import Any as AnyValue
 
 import msgspec
 
-__all__ = [
-    "LIMIT_MAX",
-    "All",
-    "Any",
-    "Condition",
-    "Match",
-    "Not",
-    "Query",
-    "Range",
-    "Sort",
-    "Term",
-    "Terms",
-]
+__all__ = ["LIMIT_MAX", "All", "Any", "Condition", "Match", "Not", "Query", "Range", "Sort", "Term", "Terms"]
 
 LIMIT_MAX = 1_000
-"""Most rows on one page."""
+"""Most rows on one page, and most values of one `Terms`."""
 
 
 class Condition(msgspec.Struct, frozen=True):
@@ -55,11 +42,6 @@ class Terms(Condition, frozen=True, tag=True):
 
     field: str
     values: tuple[AnyValue, ...]
-
-    def __init__(self, field: str, values: Iterable[AnyValue]) -> None:
-        """Take any iterable of values."""
-        msgspec.structs.force_setattr(self, "field", field)
-        msgspec.structs.force_setattr(self, "values", tuple(values))
 
 
 class Range(Condition, frozen=True, tag=True):
@@ -80,11 +62,6 @@ class Match(Condition, frozen=True, tag=True):
 
     fields: tuple[str, ...]
     text: str
-
-    def __init__(self, fields: str | Iterable[str], text: str) -> None:
-        """Take one field's name or several."""
-        msgspec.structs.force_setattr(self, "fields", (fields,) if isinstance(fields, str) else tuple(fields))
-        msgspec.structs.force_setattr(self, "text", text)
 
 
 class All(Condition, frozen=True, tag=True):
@@ -110,7 +87,7 @@ class Any(Condition, frozen=True, tag=True):
 class Not(Condition, frozen=True, tag=True):
     """The condition does not fit; a document that lacks the field is among those found."""
 
-    condition: AnyValue
+    condition: Condition
 
 
 class Sort(msgspec.Struct, frozen=True):
@@ -124,12 +101,15 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """One page of the documents that fit `where`.
 
     `limit` is 1 to 1,000 rows. `cursor` is the `next` of the page before, of a query with the same `where` and
-    `sort`. `sums` names whole-number fields whose exact sum over all documents that fit (not only the page's) is
-    wanted too.
+    `sort`.
     """
 
     where: Condition = All()
     sort: tuple[Sort, ...] = ()
     limit: int = 50
     cursor: str | None = None
-    sums: tuple[str, ...] = ()
+
+
+def all_of(conditions: Iterable[Condition | None]) -> Condition:
+    """`All` of those conditions that are not None."""
+    return All(*(condition for condition in conditions if condition is not None))

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cqrskit.query import Condition, Query
+from cqrskit.query import LIMIT_MAX, Condition, Query
 
-__all__ = ["Change", "IndexSpec", "Outcome", "Page", "ReadStore", "Stored"]
+__all__ = ["Change", "IndexSpec", "Outcome", "Page", "ReadStore", "Stored", "scan_pages"]
 
 
 class IndexSpec(msgspec.Struct, frozen=True):
@@ -51,11 +51,10 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Rows of a search, the cursor of the next page (None at the end), and the sums that were asked for."""
+    """Rows of a search, and the cursor of the next page (None at the end)."""
 
     items: list[Stored]
     next: str | None = None
-    sums: dict[str, int] = {}
 
 
 class ReadStore(Protocol):
@@ -99,3 +98,15 @@ class ReadStore(Protocol):
 
     def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
         """All documents that a search finds, ordered by id, without holding them in memory."""
+
+
+async def scan_pages(store: ReadStore, index: IndexSpec) -> AsyncIterator[Stored]:
+    """`ReadStore.scan` by pages of a search; for adapters that have nothing faster."""
+    cursor: str | None = None
+    while True:
+        page = await store.search(index, Query(limit=LIMIT_MAX, cursor=cursor))
+        for stored in page.items:
+            yield stored
+        if page.next is None:
+            return
+        cursor = page.next
