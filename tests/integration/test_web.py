@@ -110,17 +110,20 @@ async def test_a_body_of_another_media_type_is_refused(client: httpx.AsyncClient
     problem(await client.post(f"{account}/credit", data={"amount": "5"}), 415, "unsupported_media_type")
 
 
+@pytest.mark.parametrize("pieces_sent", [2, 200])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_of_20_mb_is_refused_however_it_is_sent(client: httpx.AsyncClient, chunked: bool) -> None:
+async def test_a_body_of_20_mb_or_just_above_the_limit_is_refused_however_it_is_sent(
+    client: httpx.AsyncClient, chunked: bool, pieces_sent: int
+) -> None:
     account = await opened(client)
-    piece = b" " * 1_000_000
+    piece = b" " * BODY_SIZE_MAX_BYTES
 
     async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(20):
+        for _ in range(pieces_sent):
             yield piece
 
     headers = {"Content-Type": "application/json"}
-    content = pieces() if chunked else piece * 20
+    content = pieces() if chunked else piece * pieces_sent
     reply = await client.post(f"{account}/credit", content=content, headers=headers)
     found = problem(reply, 413, "body_too_large")
     assert str(BODY_SIZE_MAX_BYTES) in str(found["detail"])
