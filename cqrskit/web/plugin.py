@@ -77,7 +77,6 @@ class CqrskitPlugin(InitPlugin):
             Exception: self._problems.of_unexpected,
             **app_config.exception_handlers,
         }
-        app_config.request_max_body_size = self.settings.body_size_max_bytes
         app_config.middleware = [refuse_other_media_types, *app_config.middleware]
         app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
         if _is_default(app_config.logging_config):
@@ -114,7 +113,9 @@ class CqrskitPlugin(InitPlugin):
         return {provider.__name__: Provide(provider) for provider in providers}
 
     @asynccontextmanager
-    async def _lifespan(self, _: Litestar) -> AsyncIterator[None]:
+    async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
+        # Litestar does not read this from the AppConfig that plugins get, so it is set on the finished app.
+        app.request_max_body_size = self.settings.body_size_max_bytes
         async with self.application.open(self.settings, projections=self.projections) as runtime:
             self._runtime = runtime
             log.info("service.started", application=self.application.name, projections=self.projections)
