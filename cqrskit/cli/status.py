@@ -1,5 +1,6 @@
 """``cqrskit status``: how far each projection is."""
 
+import sys
 from collections.abc import Sequence
 
 import msgspec
@@ -15,6 +16,7 @@ from cqrskit.telemetry import configure_logging
 
 __all__ = ["status_command"]
 
+WIDTH_IN_FILES = 160
 COLUMNS = {
     "projection": "name",
     "position": "position",
@@ -59,7 +61,7 @@ def _show(application: Application, projections: Sequence[ProjectionStatus], as_
         table.add_column(heading, justify="left" if heading == "projection" else "right")
     for projection in projections:
         table.add_row(*(_cell(getattr(projection, field)) for field in COLUMNS.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH_IN_FILES).print(table)
 
 
 def _cell(value: object) -> str:
