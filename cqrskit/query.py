@@ -15,10 +15,9 @@ Rows come in the order of `sort` and, where that leaves a tie, of their ids (in 
 without a `sort`, by id. Text is ordered by code point. Only fields that always have one value can be sorted by.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any as AnyValue
-
-import msgspec
 
 __all__ = ["LIMIT_MAX", "All", "Any", "Condition", "Match", "Not", "Query", "Range", "Sort", "Term", "Terms"]
 
@@ -26,26 +25,29 @@ LIMIT_MAX = 1_000
 """Most rows on one page, and most values of one `Terms`."""
 
 
-class Condition(msgspec.Struct, frozen=True):
+class Condition:
     """What the conditions have in common: nothing but the name."""
 
 
-class Term(Condition, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True)
+class Term(Condition):
     """The field has exactly this value (case-sensitive)."""
 
     field: str
     value: AnyValue
 
 
-class Terms(Condition, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True)
+class Terms(Condition):
     """The field has one of these values, at most 1,000; without any, nothing fits."""
 
     field: str
-    values: tuple[AnyValue, ...]
+    values: Sequence[AnyValue]
 
 
-class Range(Condition, frozen=True, tag=True):
-    """The field has a value between these bounds: greater (or equal), less (or equal). At least one is given."""
+@dataclass(frozen=True, slots=True)
+class Range(Condition):
+    """The field has one value between these bounds: greater (or equal), less (or equal). At least one is given."""
 
     field: str
     gt: AnyValue = None
@@ -54,50 +56,56 @@ class Range(Condition, frozen=True, tag=True):
     lte: AnyValue = None
 
 
-class Match(Condition, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True)
+class Match(Condition):
     """Each word of `text` occurs, as a whole word in any case, in at least one of the text fields.
 
     Words are runs of letters and digits; a text without any fits nothing.
     """
 
-    fields: tuple[str, ...]
+    fields: Sequence[str]
     text: str
 
 
-class All(Condition, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True, init=False)
+class All(Condition):
     """Every one of these conditions fits; without any, everything does."""
 
-    conditions: tuple[AnyValue, ...]
+    conditions: tuple[Condition, ...]
 
     def __init__(self, *conditions: Condition) -> None:
         """Take the conditions one by one."""
-        msgspec.structs.force_setattr(self, "conditions", conditions)
+        object.__setattr__(self, "conditions", conditions)
 
 
-class Any(Condition, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True, init=False)
+class Any(Condition):
     """At least one of these conditions fits; without any, nothing does."""
 
-    conditions: tuple[AnyValue, ...]
+    conditions: tuple[Condition, ...]
 
     def __init__(self, *conditions: Condition) -> None:
         """Take the conditions one by one."""
-        msgspec.structs.force_setattr(self, "conditions", conditions)
+        object.__setattr__(self, "conditions", conditions)
 
 
-class Not(Condition, frozen=True, tag=True):
+@dataclass(frozen=True, slots=True)
+class Not(Condition):
     """The condition does not fit; a document that lacks the field is among those found."""
 
     condition: Condition
 
 
-class Sort(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Sort:
     """Order by one field."""
 
     field: str
     descending: bool = False
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
     """One page of the documents that fit `where`.
 
     `limit` is 1 to 1,000 rows. `cursor` is the `next` of the page before, of a query with the same `where` and
@@ -105,11 +113,6 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     where: Condition = All()
-    sort: tuple[Sort, ...] = ()
+    sort: Sequence[Sort] = ()
     limit: int = 50
     cursor: str | None = None
-
-
-def all_of(conditions: Iterable[Condition | None]) -> Condition:
-    """`All` of those conditions that are not None."""
-    return All(*(condition for condition in conditions if condition is not None))

@@ -115,7 +115,7 @@ def _fingerprint(query: Query, shape: DocumentShape) -> str:
 
 def _described(condition: Any) -> Any:  # noqa: ANN401 - plain values for the fingerprint
     if isinstance(condition, Condition):
-        values = [_described(getattr(condition, name)) for name in condition.__struct_fields__]
+        values = [_described(X
         return [type(condition).__name__, *values]
     if isinstance(condition, tuple | list):
         return [_described(each) for each in condition]
@@ -185,8 +185,6 @@ def _find(shape: DocumentShape, name: str) -> Field:
 def _terms(field: Field, values: Sequence[Any]) -> TermsNode:
     if field.kind is FieldKind.TEXT and not field.exact:
         raise InvalidQuery(f"{field.name!r} is full text: use Match, or annotate it with Text(keyword=True)")
-    if field.kind is FieldKind.FLATTENED and field.name == ".".join(step.name for step in field.path):
-        pass
     if len(values) > LIMIT_MAX:
         raise InvalidQuery(f"{len(values)} values for {field.name!r}: at most {LIMIT_MAX} are possible")
     return TermsNode(field, tuple(_value(field, value) for value in values))

@@ -1,0 +1,98 @@
+"""Index settings and mappings, made from a document's annotations, and plans of queries as Elasticsearch's own."""
+
+from typing import Any
+
+from cqrskit.document import DocumentShape, Field, FieldKind
+from cqrskit.query_plan import AllNode, AnyNode, Node, NotNode, Plan, RangeNode, SortKey, TermsNode, WordNode
+
+__all__ = ["DELETED_FIELD", "ID_FIELD", "WORDS_FIELD", "condition_body", "index_body", "search_body"]
+
+ID_FIELD = "cqrskit_id"
+"""The document's id as a field that can be sorted by (`_id` cannot)."""
+DELETED_FIELD = "cqrskit_deleted"
+"""True in the row that a deleted document leaves: Elasticsearch itself forgets deleted versions after a minute."""
+WORDS_FIELD = "cqrskit_words"
+"""The words of text fields as ``field:word``, so that both read stores find the same."""
+
+_TYPES: dict[FieldKind, dict[str, Any]] = {
+    FieldKind.KEYWORD: {"type": "keyword"},
+    FieldKind.LONG: {"type": "long"},
+    FieldKind.DOUBLE: {"type": "double"},
+    FieldKind.BOOLEAN: {"type": "boolean"},
+    FieldKind.DATETIME: {"type": "date_nanos", "format": "strict_date_optional_time_nanos"},
+    FieldKind.DATE: {"type": "date", "format": "strict_date"},
+    FieldKind.FLATTENED: {"type": "flattened"},
+    FieldKind.STORED: {"type": "object", "enabled": False},
+}
+
+
+def index_body(shape: DocumentShape) -> dict[str, Any]:
+    """Settings and mapping of a new index. Its refresh is off: the projector refreshes when it has written."""
+    properties: dict[str, Any] = {
+        ID_FIELD: {"type": "keyword"},
+        DELETED_FIELD: {"type": "boolean"},
+        WORDS_FIELD: {"type": "keyword"},
+    }
+    for field in shape.fields.values():
+        _place(properties, field)
+    return {
+        "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "-1"},
+        "mappings": {"dynamic": False, "_meta": {"cqrskit": shape.descriptions}, "properties": properties},
+    }
+
+
+def _place(properties: dict[str, Any], field: Field) -> None:
+    for step in field.path[:-1]:
+        properties = properties.setdefault(step.name, {"properties": {}})["properties"]
+    properties[field.path[-1].name] = _type_of(field)
+
+
+def _type_of(field: Field) -> dict[str, Any]:
+    if field.kind is FieldKind.TEXT:
+        return {"type": "keyword"} if field.exact else {"type": "text", "index": False, "norms": False}
+    return dict(_TYPES[field.kind])
+
+
+def search_body(plan: Plan) -> dict[str, Any]:
+    """The request for one page and one row more."""
+    body: dict[str, Any] = {
+        "query": {"bool": {"filter": [condition_body(plan.where)], "must_not": [{"term": {DELETED_FIELD: True}}]}},
+        "sort": [_sort_body(key) for key in plan.sort],
+        "size": plan.limit + 1,
+        "track_total_hits": False,
+        "version": True,
+        "_source": {"excludes": [ID_FIELD, WORDS_FIELD]},
+    }
+    if plan.after is not None:
+        body["search_after"] = list(plan.after)
+    return body
+
+
+def _sort_body(key: SortKey) -> dict[str, Any]:
+    order = {"order": "desc" if key.descending else "asc"}
+    if key.field is None:
+        return {ID_FIELD: order}
+    if key.field.kind is FieldKind.DATETIME:
+        return {key.field.name: {**order, "format": "strict_date_optional_time_nanos", "numeric_type": "date_nanos"}}
+    if key.field.kind is FieldKind.DATE:
+        return {key.field.name: {**order, "format": "strict_date"}}
+    return {key.field.name: order}
+
+
+def condition_body(node: Node) -> dict[str, Any]:
+    """A condition in Elasticsearch's query language; nothing is scored."""
+    match node:
+        case AllNode(nodes):
+            return {"bool": {"filter": [condition_body(each) for each in nodes]}} if nodes else {"match_all": {}}
+        case AnyNode(nodes):
+            if not nodes:
+                return {"match_none": {}}
+            return {"bool": {"should": [condition_body(each) for each in nodes], "minimum_should_match": 1}}
+        case NotNode(inner):
+            return {"bool": {"must_not": [condition_body(inner)]}}
+        case TermsNode(field, values):
+            return {"terms": {field.name: list(values)}}
+        case RangeNode(field, bounds):
+            return {"range": {field.name: dict(bounds)}}
+        case WordNode(fields, word):
+            return {"terms": {WORDS_FIELD: [f"{field.name}:{word}" for field in fields]}}

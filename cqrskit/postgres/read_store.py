@@ -1,0 +1,230 @@
+"""Read models in Postgres: one table of JSONB documents per index, in the schema ``read_models``."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection, errors, sql
+from psycopg.rows import TupleRow
+
+from cqrskit.document import shape_of
+from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
+from cqrskit.errors import ConfigurationError, InvalidQuery, ReadStoreError
+from cqrskit.postgres.connections import AsyncPool, connection_errors
+from cqrskit.postgres.query_sql import condition_sql, index_statements, search_statement, word_token
+from cqrskit.postgres.sql import statement
+from cqrskit.query import All, Condition, Query
+from cqrskit.query_plan import plan_of, where_of
+from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, scan_pages
+
+__all__ = ["PostgresReadStore"]
+
+SCHEMA = "read_models"
+REFUSALS = (errors.DataError, errors.ProgramLimitExceeded, errors.IntegrityError)
+
+
+class _Row(msgspec.Struct, gc=False):
+    """One change as the table takes it: JSON text or None, words with their fields, joined by spaces."""
+
+    place: int
+    id: str
+    version: int
+    document: str | None
+    words: str
+
+
+class PostgresReadStore:
+    """`cqrskit.read_store.ReadStore` on Postgres; a search sees every write at once."""
+
+    writes_are_visible = True
+
+    def __init__(self, pool: AsyncPool, prefix: str) -> None:
+        """`pool` stays its owner's; `prefix` begins every table's name."""
+        self._pool = pool
+        self._prefix = prefix
+
+    async def open(self) -> None:
+        """Nothing to do: the pool is open."""
+
+    async def close(self) -> None:
+        """Nothing to do: the pool's owner closes it."""
+
+    async def ping(self) -> None:
+        """Return if Postgres answers."""
+        async with self._connection() as connection:
+            await connection.execute("SELECT 1")
+
+    async def prepare(self, index: IndexSpec) -> None:
+        """Make the table and its indexes if they are missing."""
+        shape = shape_of(index.document)
+        comment = msgspec.json.encode(shape.descriptions).decode()
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(statement("lock_read_models"))
+            cursor = await connection.execute(statement("describe_read_model"), (self._qualified(index),))
+            row = await cursor.fetchone()
+            if row is not None and row[0] is not None:
+                self._check_shape(index, row[0])
+                return
+            table = self._table(index)
+            await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
+            await connection.execute(_CREATE_TABLE.format(table))
+            for create_index in index_statements(self._name(index), SCHEMA, shape):
+                await connection.execute(create_index)
+            await connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(comment)))
+
+    def _check_shape(self, index: IndexSpec, comment: str) -> None:
+        differences = shape_of(index.document).differences_from(msgspec.json.decode(comment, type=dict[str, str]))
+        if differences:
+            raise ConfigurationError(
+                f"read model {self._qualified(index)} was made for other documents: {'; '.join(differences)}. "
+                f"Raise `generation` of projection {index.name!r}, or rename it, to build a new one"
+            )
+
+    async def drop(self, index: IndexSpec) -> None:
+        """Remove the table."""
+        async with self._connection() as connection:
+            await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._table(index)))
+
+    async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
+        """One document as last written."""
+        stored = (await self.load(index, [document_id])).get(document_id)
+        return None if stored is None or stored.document is None else stored
+
+    async def load(self, index: IndexSpec, document_ids: Sequence[str]) -> dict[str, Stored]:
+        """Those of the documents that exist, deleted ones included."""
+        query = sql.SQL("SELECT id, version, document::text FROM {} WHERE id = ANY(%s)").format(self._table(index))
+        possible = [document_id for document_id in document_ids if "\0" not in document_id]
+        rows = await self._fetch(query, [possible])
+        codec = codec_of(index.document)
+        return {row[0]: _stored(codec, row) for row in rows}
+
+    async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
+        """Write in bulk; a document that Postgres refuses does not keep the others from being written."""
+        outcomes = [Outcome(applied=False)] * len(changes)
+        rows: list[_Row] = []
+        codec = codec_of(index.document)
+        for place, change in enumerate(changes):
+            try:
+                rows.append(_row(codec, place, change))
+            except Unstorable as error:
+                outcomes[place] = Outcome(applied=False, refusal=str(error))
+        rows.sort(key=lambda row: row.id)  # one order of locks, so that two projectors cannot block each other
+        async with self._connection() as connection:
+            await self._upsert(connection, _UPSERT.format(self._table(index)), rows, outcomes)
+        return outcomes
+
+    async def _upsert(
+        self, connection: AsyncConnection[TupleRow], upsert: sql.Composed, rows: list[_Row], outcomes: list[Outcome]
+    ) -> None:
+        if not rows:
+            return
+        values = [
+            [row.id for row in rows],
+            [row.version for row in rows],
+            [row.document for row in rows],
+            [row.words for row in rows],
+        ]
+        try:
+            async with connection.transaction():
+                applied = {document_id for (document_id,) in await (await connection.execute(upsert, values)).fetchall()}
+        except REFUSALS as error:
+            if len(rows) == 1:
+                outcomes[rows[0].place] = Outcome(applied=False, refusal=str(error).splitlines()[0])
+                return
+            middle = len(rows) // 2
+            await self._upsert(connection, upsert, rows[:middle], outcomes)
+            await self._upsert(connection, upsert, rows[middle:], outcomes)
+            return
+        for row in rows:
+            outcomes[row.place] = Outcome(applied=row.id in applied)
+
+    async def refresh(self, index: IndexSpec) -> None:
+        """Nothing to do: a committed row is visible."""
+
+    async def search(self, index: IndexSpec, query: Query) -> Page:
+        """A page of documents."""
+        shape = shape_of(index.document)
+        plan = plan_of(query, shape)
+        values: list[Any] = []
+        rows = await self._fetch(search_statement(self._table(index), plan, shape, values), values)
+        codec = codec_of(index.document)
+        items = [_stored(codec, row) for row in rows[: plan.limit]]
+        more = len(rows) > plan.limit
+        return Page(items, plan.cursor_after(items[-1].id, items[-1].document) if more else None)
+
+    async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
+        """Number of documents that fit."""
+        shape = shape_of(index.document)
+        values: list[Any] = []
+        condition = condition_sql(where_of(where or All(), shape), shape, values)
+        query = sql.SQL("SELECT count(*) FROM {} WHERE document IS NOT NULL AND {}").format(self._table(index), condition)
+        rows = await self._fetch(query, values)
+        return int(rows[0][0]) if rows else 0
+
+    def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
+        """All documents, ordered by id."""
+        return scan_pages(self, index)
+
+    async def _fetch(self, query: sql.Composable, values: list[Any]) -> list[TupleRow]:
+        """All rows; none when the table does not exist."""
+        async with self._connection() as connection:
+            try:
+                cursor = await connection.execute(query, values)
+                return await cursor.fetchall()
+            except errors.UndefinedTable:
+                return []
+            except errors.DataError as error:
+                raise InvalidQuery(f"Postgres refused the query: {error}") from error
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        with connection_errors(self._pool.conninfo):
+            async with self._pool.connection() as connection:
+                try:
+                    yield connection
+                except psycopg.OperationalError:
+                    raise
+                except psycopg.Error as error:
+                    raise ReadStoreError(f"Postgres refused a request of the read models: {error}") from error
+
+    def _name(self, index: IndexSpec) -> str:
+        return f"{self._prefix}_{index.name}_{index.generation}"
+
+    def _qualified(self, index: IndexSpec) -> str:
+        return f"{SCHEMA}.{self._name(index)}"
+
+    def _table(self, index: IndexSpec) -> sql.Identifier:
+        return sql.Identifier(SCHEMA, self._name(index))
+
+
+_CREATE_TABLE = sql.SQL("""CREATE TABLE {} (
+    id text COLLATE "C" PRIMARY KEY,
+    version bigint NOT NULL,
+    document jsonb,
+    words text[] COLLATE "C" NOT NULL
+) WITH (fillfactor = 80)""")
+"""A deleted document keeps its row and version, so that an older write cannot bring it back."""
+
+_UPSERT = sql.SQL("""INSERT INTO {} AS kept (id, version, document, words)
+SELECT id, version, document::jsonb, string_to_array(words, ' ')
+FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[]) AS incoming (id, version, document, words)
+ON CONFLICT (id) DO UPDATE
+SET version = excluded.version, document = excluded.document, words = excluded.words
+WHERE excluded.version > kept.version
+RETURNING id""")
+
+
+def _row(codec: DocumentCodec, place: int, change: Change) -> _Row:
+    check_id(change.id)
+    if change.document is None:
+        return _Row(place, change.id, change.version, None, "")
+    data = codec.encode(change.document)
+    tokens = (word_token(field, word) for field, words in codec.words(data).items() for word in sorted(words))
+    return _Row(place, change.id, change.version, data.decode(), " ".join(tokens))
+
+
+def _stored(codec: DocumentCodec, row: TupleRow) -> Stored:
+    document_id, version, text = row
+    return Stored(document_id, version, None if text is None else codec.decode(text.encode()))
