@@ -17,12 +17,12 @@ annotation                                kind        queries
 str, UUID, Literal or Enum of str         keyword     Term, Terms, Range, Sort; case-sensitive, code-point order
 Annotated[str, Text()]                    text        Match
 Annotated[str, Text(keyword=True)]        text        Match and all of keyword
-int, Literal or Enum of int               long        Term, Terms, Range, Sort, sums; -2**63 to 2**63 - 1
+int, Literal or Enum of int               long        Term, Terms, Range, Sort; -2**63 to 2**63 - 1
 float                                     double      Term, Terms, Range, Sort
-bool                                      boolean     Term, Terms, Sort
+bool                                      boolean     Term, Terms
 datetime (with a time zone), date         as named    Term, Terms, Range, Sort
 dict[str, str]                            flattened   Term, Terms on "field.key"
-list[X] or tuple[X, ...] of the above     that of X   the same without Sort and sums; any of the values may fit
+list[X] or tuple[X, ...] of the above     that of X   the same without Sort; any of the values may fit
 a Struct, list of Structs                 per field   its fields, as "legs.account_id"; each value on its own
 anything else that JSON can carry         stored      none
 ========================================  ==========  =====================================================
@@ -91,6 +91,9 @@ class FieldKind(StrEnum):
     STORED = "stored"
 
 
+_ORDERED_KINDS = {FieldKind.KEYWORD, FieldKind.LONG, FieldKind.DOUBLE, FieldKind.DATETIME, FieldKind.DATE}
+
+
 class Step(typing.NamedTuple):
     """One name on the way from the document to a value; `many` where a list follows it."""
 
@@ -119,12 +122,17 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         return any(step.many for step in self.path)
 
     @property
+    def ordered(self) -> bool:
+        """Whether its values can be compared by `Range`, and sorted by where there is only one."""
+        return self.exact or self.kind in _ORDERED_KINDS
+
+    @property
     def description(self) -> str:
         """The field's kind in a few stable words; two fields with one description are stored alike."""
         words = [self.kind.value, *(["keyword"] if self.exact else []), *(["many"] if self.many else [])]
         return " ".join(words)
 
-    def values_in(self, document: Any) -> Iterator[Any]:  # noqa: ANN401 - plain JSON values, as msgspec.to_builtins makes them
+    def values_in(self, document: Any) -> Iterator[Any]:
         """All values other than null that a document (as plain JSON values) has in this field."""
         found = [document]
         for step in self.path:
@@ -198,7 +206,7 @@ def _check_decodable(document: type[msgspec.Struct]) -> None:
         info = msgspec.inspect.type_info(document)
     except (TypeError, NameError) as error:
         raise DefinitionError(f"document {document.__name__} cannot be stored: {error}") from error
-    assert isinstance(info, msgspec.inspect.StructType)  # noqa: S101 - what msgspec answers for a Struct
+    assert isinstance(info, msgspec.inspect.StructType)
     for field in info.fields:
         if isinstance(field.type, msgspec.inspect.CustomType):
             raise DefinitionError(
@@ -252,7 +260,7 @@ class _Unwrapped(msgspec.Struct):
     nested: type[msgspec.Struct] | None = None
 
 
-def _unwrap(annotation: Any) -> _Unwrapped:  # noqa: ANN401 - any annotation
+def _unwrap(annotation: Any) -> _Unwrapped:
     found = _Unwrapped(annotation)
     lists = 0
     while True:
@@ -263,7 +271,7 @@ def _unwrap(annotation: Any) -> _Unwrapped:  # noqa: ANN401 - any annotation
             found.base = found.base.__supertype__
         elif origin in (Union, types.UnionType) and _one_beside_null(arguments) is not None:
             found.base, found.nullable = _one_beside_null(arguments), True
-        elif origin is list or (origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis):  # noqa: PLR2004
+        elif origin is list or (origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis):
             found.base, lists = arguments[0], lists + 1
         else:
             break
@@ -276,7 +284,7 @@ def _unwrap(annotation: Any) -> _Unwrapped:  # noqa: ANN401 - any annotation
     return found
 
 
-def _one_beside_null(arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401 - an annotation, or None
+def _one_beside_null(arguments: tuple[Any, ...]) -> Any:
     others = [one for one in arguments if one not in (type(None), msgspec.UnsetType)]
     return others[0] if len(others) == 1 else None
 
@@ -334,7 +342,7 @@ def _kind_of(found: _Unwrapped) -> tuple[FieldKind, Any, bool]:
     return _kind_of_choices(base)
 
 
-def _kind_of_choices(base: Any) -> tuple[FieldKind, Any, bool]:  # noqa: ANN401 - any annotation
+def _kind_of_choices(base: Any) -> tuple[FieldKind, Any, bool]:
     choices: list[Any] = []
     if get_origin(base) is Literal:
         choices = list(get_args(base))
@@ -353,12 +361,9 @@ def _check_index(document: type[msgspec.Struct], field: Field, fields: dict[str,
     if field.index is None:
         return
     where = f"field {field.name!r} of document {document.__name__}"
-    if field.many or field.kind in (FieldKind.STORED, FieldKind.FLATTENED) or not _sortable(field):
+    if field.many or not field.ordered:
         raise DefinitionError(f"{where}: Indexed() is for a field with one sortable value, not for {field.description}")
     within = field.index.within
     if within is not None and (within not in fields or fields[within].many or fields[within].kind is not FieldKind.KEYWORD):
         raise DefinitionError(f"{where}: Indexed(within={within!r}) must name a keyword field with one value")
 
-
-def _sortable(field: Field) -> bool:
-    return field.kind is not FieldKind.TEXT or field.exact

@@ -52,7 +52,7 @@ class DocumentCodec:
         self._moments = [field for field in fields if field.kind is FieldKind.DATETIME]
         self._texts = [field for field in fields if field.kind is FieldKind.TEXT]
 
-    def encode(self, document: Any) -> bytes:  # noqa: ANN401 - a Struct of the codec's class
+    def encode(self, document: Any) -> bytes:
         """The document as UTF-8 JSON: datetimes in UTC, no negative zero.
 
         Raises Unstorable for a document that is not of the declared class and types, that JSON cannot carry (NaN,
@@ -75,11 +75,11 @@ class DocumentCodec:
             self._check_limits(data)
         return data
 
-    def decode(self, data: bytes | msgspec.Raw) -> Any:  # noqa: ANN401 - a Struct of the codec's class
+    def decode(self, data: bytes | msgspec.Raw) -> Any:
         """The document that these bytes hold; raises msgspec.MsgspecError when they do not fit its class."""
         return self._decoder.decode(data)
 
-    def from_plain(self, plain: Any) -> Any:  # noqa: ANN401 - plain JSON values in, a Struct of the codec's class out
+    def from_plain(self, plain: Any) -> Any:
         """The document that these plain JSON values hold; raises msgspec.MsgspecError when they do not fit its class."""
         return msgspec.convert(plain, self._class)
 
@@ -123,7 +123,7 @@ def check_id(document_id: str) -> None:
         raise Unstorable("its id contains a NUL character")
 
 
-def _check_limit(field: Field, value: Any) -> None:  # noqa: ANN401 - one plain JSON value
+def _check_limit(field: Field, value: Any) -> None:
     if field.kind is FieldKind.LONG and value not in _LONGS:
         raise Unstorable(f"{field.name} is {value}, beyond 64 bits; mark it Unindexed() to keep such numbers")
     limit = INDEXED_BYTES_MAX if field.index is not None else KEYWORD_BYTES_MAX
@@ -136,7 +136,7 @@ def _check_limit(field: Field, value: Any) -> None:  # noqa: ANN401 - one plain 
             raise Unstorable(f"{field.name} has a value of {size} bytes, {limit} are possible; use Text() or Unindexed()")
 
 
-def _tidied(value: Any) -> Any:  # noqa: ANN401 - any part of a document
+def _tidied(value: Any) -> Any:
     """The same value with datetimes in UTC and zeros without a sign, so that equal values have equal bytes."""
     if isinstance(value, datetime):
         if value.tzinfo is None:

@@ -12,7 +12,8 @@ Fields are named as they are stored, nested ones with dots (``legs.account_id``,
 with several values fits a condition when any one of its values does; a missing value fits none, so `Not` finds it.
 
 Rows come in the order of `sort` and, where that leaves a tie, of their ids (in the direction of the last `Sort`);
-without a `sort`, by id. Text is ordered by code point. Only fields that always have one value can be sorted by.
+without a `sort`, by id. Text is ordered by code point; rows without a value come last, whatever the direction.
+Fields with several values cannot be sorted by.
 """
 
 from collections.abc import Sequence
