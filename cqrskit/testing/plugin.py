@@ -1,0 +1,65 @@
+"""pytest fixtures with real servers, started once per session; each test has its own database and index prefix."""
+
+import os
+import urllib.request
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
+
+WITHOUT_ELASTICSEARCH = "CQRSKIT_TEST_WITHOUT_ELASTICSEARCH"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need Elasticsearch where somebody asked for that; never in CI."""
+    if not os.environ.get(WITHOUT_ELASTICSEARCH):
+        return
+    if os.environ.get("CI"):
+        raise pytest.UsageError(f"{WITHOUT_ELASTICSEARCH} is set, but in CI every test runs: unset it")
+    needing = [item for item in items if "elasticsearch_server" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=needing)
+    items[:] = [item for item in items if item not in needing]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A Postgres for this session."""
+    server = PostgresServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_server() -> Iterator[ElasticsearchServer]:
+    """An Elasticsearch for this session. None to be had is a failure that says what to do."""
+    server = ElasticsearchServer().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
+    """URL of an own, migrated, empty database."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def elasticsearch_url(elasticsearch_server: ElasticsearchServer) -> str:
+    """URL of the session's Elasticsearch; keep to your `index_prefix` on it."""
+    return elasticsearch_server.url
+
+
+@pytest.fixture
+def index_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A prefix that no other test has; its indices are removed in the end."""
+    prefix = f"t{uuid4().hex[:10]}"
+    yield prefix
+    if "elasticsearch_server" in request.fixturenames:
+        server: ElasticsearchServer = request.getfixturevalue("elasticsearch_server")
+        names = urllib.request.urlopen(f"{server.url}/_cat/indices/{prefix}*?h=index", timeout=30).read().decode().split()
+        for name in names:
+            urllib.request.urlopen(urllib.request.Request(f"{server.url}/{name}", method="DELETE"), timeout=30).close()
