@@ -120,9 +120,7 @@ class _Namespace(dict[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name in self and isinstance(value, type) and issubclass(value, Event):
-            raise DefinitionError(
-                f"{self.get('__qualname__')} defines two events named {name!r}: rename one of them"
-            )
+            raise DefinitionError(f"{self.get('__qualname__')} defines two events named {name!r}: rename one of them")
         super().__setitem__(name, value)
 
 

@@ -113,9 +113,7 @@ class Application:
                 timeout_seconds=settings.connect_timeout_seconds,
             )
             stack.push_async_callback(pool.close)
-            event_store = PostgresEventStore(
-                pool, url, connect_timeout_seconds=settings.connect_timeout_seconds
-            )
+            event_store = PostgresEventStore(pool, url, connect_timeout_seconds=settings.connect_timeout_seconds)
             stack.push_async_callback(event_store.close)
             read_store = _read_store(settings, PostgresReadStore(pool, settings.index_prefix))
             await read_store.open()
@@ -221,9 +219,13 @@ class Runtime:
         self, projection: type[Projection], checkpoint: Checkpoint | None, head: int, count_documents: bool
     ) -> ProjectionStatus:
         name, generation = projection.name, projection.generation
-        position, visible_position = (0, 0) if checkpoint is None else (
-            checkpoint.position,
-            checkpoint.visible_position,
+        position, visible_position = (
+            (0, 0)
+            if checkpoint is None
+            else (
+                checkpoint.position,
+                checkpoint.visible_position,
+            )
         )
         documents = 0 if count_documents else None
         if count_documents and checkpoint is not None:

@@ -163,9 +163,7 @@ class Reader:
         page = await self._read_store.search(projection().index, query)
         return Answer(page, checkpoint.visible_position)
 
-    async def _reach(
-        self, projection: type[Projection], min_position: int | None, *, visible: bool
-    ) -> Checkpoint:
+    async def _reach(self, projection: type[Projection], min_position: int | None, *, visible: bool) -> Checkpoint:
         if min_position is None:
             return await self._positions.current(projection)
         return await self._positions.wait(

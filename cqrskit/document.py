@@ -364,6 +364,7 @@ def _check_index(document: type[msgspec.Struct], field: Field, fields: dict[str,
     if field.many or not field.ordered:
         raise DefinitionError(f"{where}: Indexed() is for a field with one sortable value, not for {field.description}")
     within = field.index.within
-    if within is not None and (within not in fields or fields[within].many or fields[within].kind is not FieldKind.KEYWORD):
+    if within is not None and (
+        within not in fields or fields[within].many or fields[within].kind is not FieldKind.KEYWORD
+    ):
         raise DefinitionError(f"{where}: Indexed(within={within!r}) must name a keyword field with one value")
-

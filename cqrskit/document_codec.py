@@ -11,7 +11,17 @@ import msgspec
 from cqrskit.document import DocumentShape, Field, FieldKind, shape_of
 from cqrskit.words import words_of
 
-__all__ = ["DATETIME_MAX", "DATETIME_MIN", "ID_BYTES_MAX", "INDEXED_BYTES_MAX", "KEYWORD_BYTES_MAX", "DocumentCodec", "Unstorable", "check_id", "codec_of"]
+__all__ = [
+    "DATETIME_MAX",
+    "DATETIME_MIN",
+    "ID_BYTES_MAX",
+    "INDEXED_BYTES_MAX",
+    "KEYWORD_BYTES_MAX",
+    "DocumentCodec",
+    "Unstorable",
+    "check_id",
+    "codec_of",
+]
 
 ID_BYTES_MAX = 512
 """Longest document id, in UTF-8 bytes (Elasticsearch's limit)."""
@@ -35,7 +45,7 @@ _EARLIEST, _LATEST = "1970", "2262"
 _NUL = b"\\u0000"
 
 
-class Unstorable(Exception):  # noqa: N818 - a signal between codec and adapter, no error for users
+class Unstorable(Exception):
     """A document, or its id, will never be accepted; the message says why."""
 
 
@@ -48,7 +58,9 @@ class DocumentCodec:
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(shape.document)
         fields = shape.fields.values()
-        self._limited = [field for field in fields if field.kind not in (FieldKind.STORED, FieldKind.TEXT) or field.exact]
+        self._limited = [
+            field for field in fields if field.kind not in (FieldKind.STORED, FieldKind.TEXT) or field.exact
+        ]
         self._moments = [field for field in fields if field.kind is FieldKind.DATETIME]
         self._texts = [field for field in fields if field.kind is FieldKind.TEXT]
 
@@ -96,7 +108,9 @@ class DocumentCodec:
         for moment_field in self._moments:
             for moment in moment_field.values_in(msgspec.json.decode(data)) if _FAR_YEAR.search(data) else ():
                 if not _EARLIEST <= moment < _LATEST:
-                    raise Unstorable(f"{moment_field.name} is {moment}; 1970 to 2261 is possible, or mark it Unindexed()")
+                    raise Unstorable(
+                        f"{moment_field.name} is {moment}; 1970 to 2261 is possible, or mark it Unindexed()"
+                    )
         if len(data) <= INDEXED_BYTES_MAX and not _MANY_DIGITS.search(data):
             return
         document = msgspec.json.decode(data)
@@ -133,7 +147,9 @@ def _check_limit(field: Field, value: Any) -> None:
     for text in texts:
         size = len(text.encode())
         if size > limit:
-            raise Unstorable(f"{field.name} has a value of {size} bytes, {limit} are possible; use Text() or Unindexed()")
+            raise Unstorable(
+                f"{field.name} has a value of {size} bytes, {limit} are possible; use Text() or Unindexed()"
+            )
 
 
 def _tidied(value: Any) -> Any:

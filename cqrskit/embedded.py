@@ -113,7 +113,9 @@ class EmbeddedPostgres:
         if self._run("pg_ctl", "-D", ".", "status", check=False).returncode == 0:
             return
         options = f"-c listen_addresses='' -c unix_socket_directories='{self._socket_folder()}' -c max_connections=200"
-        self._run("pg_ctl", "-D", ".", "-w", "-t", str(START_TIMEOUT_SECONDS), "-l", "server.log", "-o", options, "start")
+        self._run(
+            "pg_ctl", "-D", ".", "-w", "-t", str(START_TIMEOUT_SECONDS), "-l", "server.log", "-o", options, "start"
+        )
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         data = self._folder / "data"

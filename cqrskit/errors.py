@@ -169,9 +169,7 @@ class Busy(CqrskitError):
     """The command queue is full; nothing was accepted. Try again after `retry_after_seconds`."""
 
     def __init__(self, queue_length: int, retry_after_seconds: float) -> None:
-        super().__init__(
-            f"the command queue is full ({queue_length} waiting); try again in {retry_after_seconds:g} s"
-        )
+        super().__init__(f"the command queue is full ({queue_length} waiting); try again in {retry_after_seconds:g} s")
         self.retry_after_seconds = retry_after_seconds
 
 

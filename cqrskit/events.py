@@ -93,7 +93,7 @@ class EventRegistry:
         """The event's own fields as UTF-8 JSON (its place in the stream is kept in columns)."""
         return self._encode(event)
 
-    def decode(self, recorded: RecordedEvent) -> Any:  # noqa: ANN401 - the class depends on the stored name
+    def decode(self, recorded: RecordedEvent) -> Any:
         """The event object, with its place in the stream and its time set.
 
         Raises UnknownEventType or EventDecodeError.
@@ -104,9 +104,7 @@ class EventRegistry:
         try:
             event = decoder.decode(recorded.data)
         except msgspec.MsgspecError as error:
-            raise EventDecodeError(
-                recorded.type, recorded.stream_id, recorded.stream_version, str(error)
-            ) from error
+            raise EventDecodeError(recorded.type, recorded.stream_id, recorded.stream_version, str(error)) from error
         envelope = event.__dict__
         envelope["originator_id"] = recorded.stream_id
         envelope["originator_version"] = recorded.stream_version

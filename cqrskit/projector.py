@@ -191,9 +191,7 @@ class Projector:
     # --- write
 
     async def _write(self, started: dict[str, _Folded], parked: list[ParkedKey]) -> None:
-        changes = [
-            Change(key, folded.version, folded.document) for key, folded in started.items() if folded.changed
-        ]
+        changes = [Change(key, folded.version, folded.document) for key, folded in started.items() if folded.changed]
         if not changes:
             return
         self._unrefreshed = not self._read_store.writes_are_visible
@@ -225,9 +223,7 @@ class Projector:
     # --- checkpoint and refresh
 
     async def _save(self) -> None:
-        await self._checkpoints.save(
-            self._index.name, self._index.generation, self.position, self.visible_position
-        )
+        await self._checkpoints.save(self._index.name, self._index.generation, self.position, self.visible_position)
         self._positions.publish(
             Checkpoint(self._index.name, self._index.generation, self.position, self.visible_position)
         )

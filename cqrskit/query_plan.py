@@ -18,7 +18,18 @@ from cqrskit.query import LIMIT_MAX, All, Condition, Match, Not, Query, Range, S
 from cqrskit.query import Any as AnyOf
 from cqrskit.words import words_of
 
-__all__ = ["AllNode", "AnyNode", "NotNode", "Plan", "RangeNode", "SortKey", "TermsNode", "WordNode", "plan_of", "where_of"]
+__all__ = [
+    "AllNode",
+    "AnyNode",
+    "NotNode",
+    "Plan",
+    "RangeNode",
+    "SortKey",
+    "TermsNode",
+    "WordNode",
+    "plan_of",
+    "where_of",
+]
 
 NESTING_MAX = 10
 """How deep conditions may stand in one another."""
@@ -219,7 +230,9 @@ def _node(condition: Condition, shape: DocumentShape, depth: int) -> Node:
 def _find(shape: DocumentShape, name: str) -> Field:
     field = shape.find(name)
     if field is None or field.kind is FieldKind.STORED or not _storable_text(name):
-        possible = ", ".join(sorted(known.name for known in shape.fields.values() if known.kind is not FieldKind.STORED))
+        possible = ", ".join(
+            sorted(known.name for known in shape.fields.values() if known.kind is not FieldKind.STORED)
+        )
         raise InvalidQuery(f"{shape.document.__name__} has no searchable field {name!r}; it has: {possible}")
     return field
 

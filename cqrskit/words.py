@@ -16,7 +16,9 @@ _RUN_OF_LETTERS_AND_DIGITS = re.compile(r"[^\W_]+")
 
 def words_of(text: str) -> list[str]:
     """The words of `text`, in order, each as often as it occurs."""
-    return [word for word in _RUN_OF_LETTERS_AND_DIGITS.findall(_lowered(text)) if _utf16_length(word) <= WORD_LENGTH_MAX]
+    return [
+        word for word in _RUN_OF_LETTERS_AND_DIGITS.findall(_lowered(text)) if _utf16_length(word) <= WORD_LENGTH_MAX
+    ]
 
 
 def _lowered(text: str) -> str:

@@ -73,7 +73,7 @@ def _find(app: str | None) -> Application | Litestar:
     )
 
 
-def _import(app: str, module_name: str) -> Any:  # noqa: ANN401 - a module's attributes can be anything
+def _import(app: str, module_name: str) -> Any:
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -103,7 +103,7 @@ def _modules_here(folder: str) -> list[str]:
     ]
 
 
-def _attribute(app: str, owner: object, name: str) -> Any:  # noqa: ANN401 - the same
+def _attribute(app: str, owner: object, name: str) -> Any:
     if hasattr(owner, name):
         return getattr(owner, name)
     near = difflib.get_close_matches(name, [each for each in dir(owner) if not each.startswith("_")], n=1)
@@ -113,7 +113,7 @@ def _attribute(app: str, owner: object, name: str) -> Any:  # noqa: ANN401 - the
     )
 
 
-def _call(app: str, factory: Callable[..., Any]) -> Any:  # noqa: ANN401 - the same
+def _call(app: str, factory: Callable[..., Any]) -> Any:
     needed = [
         parameter.name
         for parameter in inspect.signature(factory).parameters.values()

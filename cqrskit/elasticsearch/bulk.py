@@ -86,9 +86,7 @@ def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
         yield part
 
 
-async def _write_part(
-    client: AsyncElasticsearch, index_name: str, part: list[Item], outcomes: list[Outcome]
-) -> None:
+async def _write_part(client: AsyncElasticsearch, index_name: str, part: list[Item], outcomes: list[Outcome]) -> None:
     for attempt in range(ATTEMPTS_MAX):
         if attempt:
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, PAUSE_SECONDS_MAX))
@@ -105,7 +103,9 @@ async def _write_part(
         if not again:
             return
         part = again
-    raise ServerUnavailable("Elasticsearch", index_name, f"{len(part)} documents were refused as too many, again and again")
+    raise ServerUnavailable(
+        "Elasticsearch", index_name, f"{len(part)} documents were refused as too many, again and again"
+    )
 
 
 async def _send(client: AsyncElasticsearch, index_name: str, body: bytes) -> list[Any] | None:

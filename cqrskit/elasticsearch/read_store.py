@@ -31,7 +31,9 @@ class ElasticsearchReadStore:
         """`url` may hold user and password; `prefix` begins every index's name."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError("the Elasticsearch URL must look like http://host:9200 (CQRSKIT_ELASTICSEARCH_URL)")
+            raise ConfigurationError(
+                "the Elasticsearch URL must look like http://host:9200 (CQRSKIT_ELASTICSEARCH_URL)"
+            )
         try:
             port = parts.port or 9200
         except ValueError as error:
@@ -175,7 +177,7 @@ def _is_possible(document_id: str) -> bool:
     return True
 
 
-def _stored(codec: DocumentCodec, row: Any) -> Stored:  # noqa: ANN401 - a hit of a search or a row of an mget
+def _stored(codec: DocumentCodec, row: Any) -> Stored:
     source = row["_source"]
     document = None if source.get(DELETED_FIELD) else codec.from_plain(source)
     return Stored(row["_id"], row["_version"], document)

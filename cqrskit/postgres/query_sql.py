@@ -25,9 +25,7 @@ def search_statement(table: Sql, plan: Plan, shape: DocumentShape, values: list[
     """The statement of one page and one row more; `values` receives what is to be bound, in order."""
     where = condition_sql(plan.where, shape, values)
     after = sql.SQL("") if plan.after is None else sql.SQL(" AND ") + _after_sql(plan.sort, plan.after, values)
-    order = sql.SQL(", ").join(
-        _key_sql(key) + sql.SQL(" DESC" if key.descending else " ASC") for key in plan.sort
-    )
+    order = sql.SQL(", ").join(_key_sql(key) + sql.SQL(" DESC" if key.descending else " ASC") for key in plan.sort)
     values.append(plan.limit + 1)
     return sql.SQL(
         "SELECT id, version, document::text FROM {} WHERE document IS NOT NULL AND {}{} ORDER BY {} LIMIT %s"
@@ -71,7 +69,7 @@ def _terms_sql(field: Field, wanted: Sequence[Any], shape: DocumentShape, values
     return sql.SQL("({})").format(sql.SQL(" OR ").join(parts))
 
 
-def _containing(field: Field, value: Any) -> Any:  # noqa: ANN401 - plain JSON values
+def _containing(field: Field, value: Any) -> Any:
     """The smallest document that has this value in this field."""
     for step in reversed(field.path):
         value = {step.name: [value] if step.many else value}
@@ -115,7 +113,7 @@ def _after_sql(keys: Sequence[SortKey], after: Sequence[Any], values: list[Any])
     return sql.SQL("({})").format(sql.SQL(" OR ").join(alternatives))
 
 
-def _bound(key: SortKey, value: Any, values: list[Any]) -> Sql:  # noqa: ANN401 - plain JSON value
+def _bound(key: SortKey, value: Any, values: list[Any]) -> Sql:
     if key.field is None:
         values.append(value)
         return sql.SQL("%s::text")
@@ -144,7 +142,7 @@ def _cast(kind: FieldKind, text: Sql) -> Sql:
     return sql.SQL('({} COLLATE "C")').format(text)
 
 
-def _comparable(kind: FieldKind, value: Any) -> Any:  # noqa: ANN401 - plain JSON value
+def _comparable(kind: FieldKind, value: Any) -> Any:
     return value.rstrip("Z") if kind is FieldKind.DATETIME else value
 
 

@@ -128,7 +128,9 @@ class PostgresReadStore:
         ]
         try:
             async with connection.transaction():
-                applied = {document_id for (document_id,) in await (await connection.execute(upsert, values)).fetchall()}
+                applied = {
+                    document_id for (document_id,) in await (await connection.execute(upsert, values)).fetchall()
+                }
         except REFUSALS as error:
             if len(rows) == 1:
                 outcomes[rows[0].place] = Outcome(applied=False, refusal=str(error).splitlines()[0])
@@ -159,7 +161,9 @@ class PostgresReadStore:
         shape = shape_of(index.document)
         values: list[Any] = []
         condition = condition_sql(where_of(where or All(), shape), shape, values)
-        query = sql.SQL("SELECT count(*) FROM {} WHERE document IS NOT NULL AND {}").format(self._table(index), condition)
+        query = sql.SQL("SELECT count(*) FROM {} WHERE document IS NOT NULL AND {}").format(
+            self._table(index), condition
+        )
         rows = await self._fetch(query, values)
         return int(rows[0][0]) if rows else 0
 

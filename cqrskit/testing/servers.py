@@ -169,7 +169,7 @@ class ElasticsearchServer:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one prctl call, before any thread of ours exists there
+                preexec_fn=_die_with_parent,
                 user=user,
                 extra_groups=[] if user is not None else None,
             )

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import psycopg
 import pytest
-from cqrskit.testing import eventually
 
+from cqrskit.testing import eventually
 from tests.integration.running_processes import address_of, cqrskit, finish, processes_left, start
 
 BANK = "tests.integration.bank:bank"

@@ -3,9 +3,9 @@
 import time
 
 import psycopg
-from cqrskit.testing import eventually
 
 from cqrskit import Settings
+from cqrskit.testing import eventually
 from tests.integration.running_processes import bank_client
 
 
