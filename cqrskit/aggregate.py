@@ -126,7 +126,7 @@ class _Namespace(dict[str, Any]):
 
 class _AggregateMeta(MetaAggregate["Aggregate"]):
     @classmethod
-    def __prepare__(mcls, name: str, bases: tuple[type, ...], /, **options: Any) -> MutableMapping[str, object]:
+    def __prepare__(cls, name: str, bases: tuple[type, ...], /, **options: Any) -> MutableMapping[str, object]:
         return _Namespace()
 
     def __new__(
@@ -179,18 +179,19 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
 
     def trigger_event(self, event_class: Any, **values: Any) -> None:
         """Make the event, apply it to this aggregate and keep it until the handler has returned."""
-        pending = self._pending_events
+        pending: Any = self._pending_events
         if type(pending) is PendingEvents and pending.probing:
             raise ProbeStopped
         triggered = _construct(event_class, values)
         _place(triggered, self._id, self._version + 1)
-        pending.append((self, triggered))  # type: ignore[arg-type]  # kept with its aggregate, unlike upstream
+        pending.append((self, triggered))
         triggered.mutate(self)
 
     def collect_events(self) -> list[Any]:
         """Return and forget the pending events of this aggregate (for use without an executor)."""
-        collected = [triggered for _, triggered in self._pending_events]  # type: ignore[misc]
-        self._pending_events.clear()
+        pending: Any = self._pending_events
+        collected = [triggered for _, triggered in pending]
+        pending.clear()
         return collected
 
 

@@ -159,9 +159,9 @@ class Runtime:
             event_store, application.registry, application.handlers, settings, on_commit=self._committed
         )
 
-    def _committed(self, position: int) -> None:
+    def _committed(self) -> None:
         self._listener.wake()
-        self._notifier.committed(position)
+        self._notifier.committed()
 
     async def start(self, *, executor: bool, projections: Iterable[str]) -> None:
         """Begin to take commands and to run projections."""

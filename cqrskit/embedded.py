@@ -128,7 +128,7 @@ class EmbeddedPostgres:
         return finished
 
     def _start_guardian(self) -> None:
-        """Start the guardian, in a session of its own so that a terminal's Ctrl-C does not reach it; wait until it is up."""
+        """Start the guardian, in a session of its own so that a terminal's Ctrl-C does not reach it, and await it."""
         command = [sys.executable, "-m", "cqrskit.embedded_guardian", str(self._folder), str(self._binaries)]
         if self._user is not None:
             command.append(str(self._user))

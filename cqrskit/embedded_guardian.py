@@ -54,7 +54,8 @@ def run_as(
         text=True,
         timeout=timeout_seconds,
         check=False,
-        **({} if user is None else {"user": user, "extra_groups": []}),
+        user=user,
+        extra_groups=None if user is None else [],
     )
 
 

@@ -107,10 +107,10 @@ class Executor:
         handlers: HandlerRegistry,
         settings: Settings,
         *,
-        on_commit: Callable[[int], None] | None = None,
+        on_commit: Callable[[], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`on_commit` is told the new head after each batch, to wake followers; `clock` gives aware times."""
+        """`on_commit` is called after each batch, to wake followers; `clock` gives aware times."""
         self._store = store
         self._registry = registry
         self._handlers = handlers
@@ -264,7 +264,8 @@ class Executor:
     def _decide_one(self, waiting: _Waiting) -> _Decision:
         repository = self._repository
         repository.pending.clear()
-        repository.touched = touched = set()
+        touched: set[UUID] = set()
+        repository.touched = touched
         command = waiting.command
         error: CqrskitError
         try:
@@ -402,7 +403,7 @@ class Executor:
                 waiting.resolve(CommandResult(decision.reply, seen, False))
         self._decided = {}
         if self._on_commit is not None:
-            self._on_commit(self._known_head)
+            self._on_commit()
 
     def _fail_all(self, batch: list[_Waiting], error: CqrskitError) -> None:
         for waiting in batch:

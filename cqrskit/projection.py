@@ -65,7 +65,7 @@ def on(*event_classes: type[Any], key: Key | None = None, creates: bool = False)
     return mark
 
 
-def _stream_id(event: object, at: RecordedEvent) -> str:
+def _stream_id(_: object, at: RecordedEvent) -> str:
     return str(at.stream_id)
 
 

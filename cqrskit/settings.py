@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, cast, get_type_hints
 
 import msgspec
 
@@ -88,11 +88,11 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
     for name, value in overrides.items():
         if value is not None:
             values[name] = _convert(name, value, hints[name])
-    return Settings(**values)  # type: ignore[arg-type]
+    return msgspec.convert(values, Settings)
 
 
 def _convert(variable: str, value: object, kind: object) -> object:
     try:
-        return msgspec.convert(value, kind, strict=False)  # type: ignore[call-overload]
+        return msgspec.convert(value, cast(type[object], kind), strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{variable}={value!r} is not usable: {error}") from error

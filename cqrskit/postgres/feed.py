@@ -27,8 +27,8 @@ class LogNotifier:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def committed(self, position: int) -> None:
-        """Tell followers soon that the log has grown to `position`."""
+    def committed(self) -> None:
+        """Tell followers soon that the log has grown."""
         self._wake.set()
 
     async def start(self) -> None:

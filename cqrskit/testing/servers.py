@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Self
+from typing import LiteralString, Self
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
@@ -34,7 +34,7 @@ PR_SET_PDEATHSIG = 1
 
 
 class PostgresServer:
-    """A Postgres whose databases come and go: ``CQRSKIT_TEST_DATABASE_URL``, or an embedded one in a temporary folder."""
+    """A Postgres whose databases come and go: ``CQRSKIT_TEST_DATABASE_URL``, or an embedded one of our own."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -78,9 +78,9 @@ class PostgresServer:
     def _url_of(self, database: str) -> str:
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{database}"))
 
-    def _execute(self, statement: str, *names: str) -> None:
+    def _execute(self, statement: LiteralString, *names: str) -> None:
         with psycopg.connect(self.url, autocommit=True) as connection:
-            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
 
 
 class ElasticsearchServer:

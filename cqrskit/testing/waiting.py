@@ -4,19 +4,23 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 __all__ = ["eventually"]
 
 T = TypeVar("T")
 
 
-async def eventually(predicate: Callable[[], T | Awaitable[T]], *, timeout_seconds: float = 10.0) -> T:
+@overload
+async def eventually(predicate: Callable[[], Awaitable[T]], *, timeout_seconds: float = 10.0) -> T: ...
+@overload
+async def eventually(predicate: Callable[[], T], *, timeout_seconds: float = 10.0) -> T: ...
+async def eventually(predicate: Callable[[], object], *, timeout_seconds: float = 10.0) -> object:
     """What `predicate` returns as soon as that is truthy; AssertionError with its last value at the deadline."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         found = predicate()
-        value: T = await found if inspect.isawaitable(found) else found
+        value = await found if inspect.isawaitable(found) else found
         if value:
             return value
         if time.monotonic() >= deadline:

@@ -2,7 +2,7 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import LiteralString, cast
+from typing import LiteralString
 
 __all__ = ["statement"]
 
@@ -10,4 +10,5 @@ __all__ = ["statement"]
 @cache
 def statement(name: str) -> LiteralString:
     """The text of ``<name>.sql``; values are bound by the caller, never put into the text."""
-    return cast(LiteralString, files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8"))
+    text: LiteralString = files(__package__).joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    return text
