@@ -28,10 +28,11 @@ RETRY_AFTER_SECONDS = 1.0
 
 class Checkpoint(msgspec.Struct, frozen=True):
     """How far a projection is: all events up to `position` are in written documents, a search sees those up to
-    `visible_position`."""
+    `visible_position`. It speaks of one index only; see `ReadStore.prepare`."""
 
     name: str
     generation: int
+    index_identity: str
     position: int
     visible_position: int
 
@@ -47,11 +48,11 @@ class ParkedKey(msgspec.Struct, frozen=True):
 class Checkpoints(Protocol):
     """Where projections keep their positions and parked keys; each method may raise ServerUnavailable."""
 
-    async def register(self, name: str, generation: int) -> Checkpoint:
-        """The checkpoint of a projection, made at position 0 if it has none."""
+    async def register(self, name: str, generation: int, index_identity: str) -> Checkpoint:
+        """The checkpoint of a projection for this index, made at position 0 if it has none for it."""
 
-    async def save(self, name: str, generation: int, position: int, visible_position: int) -> None:
-        """Move forward to these positions; never back, whoever calls last."""
+    async def save(self, checkpoint: Checkpoint) -> None:
+        """Move forward to these positions; never back, whoever calls last, and not for a replaced index."""
 
     async def all(self) -> Sequence[Checkpoint]:
         """Every projection's checkpoint."""
@@ -67,7 +68,7 @@ class Checkpoints(Protocol):
 
 
 class Positions:
-    """The last known positions of all projections. They only grow, so an old value is a safe lower bound.
+    """The last known positions of all projections. Those of one index only grow: an old value is a safe lower bound.
 
     Projectors of this process publish directly; those elsewhere are seen by polling the checkpoints, which
     happens only while somebody waits or asks.
@@ -83,12 +84,11 @@ class Positions:
     def publish(self, checkpoint: Checkpoint) -> None:
         """Take note of a projection's progress."""
         known = self._known.get(checkpoint.name)
-        if known is not None and known.generation == checkpoint.generation:
-            checkpoint = Checkpoint(
-                checkpoint.name,
-                checkpoint.generation,
-                max(known.position, checkpoint.position),
-                max(known.visible_position, checkpoint.visible_position),
+        if known is not None and known.index_identity == checkpoint.index_identity:
+            checkpoint = msgspec.structs.replace(
+                checkpoint,
+                position=max(known.position, checkpoint.position),
+                visible_position=max(known.visible_position, checkpoint.visible_position),
             )
         self._known[checkpoint.name] = checkpoint
 
@@ -117,7 +117,7 @@ class Positions:
     def _get(self, projection: type[Projection]) -> Checkpoint:
         known = self._known.get(projection.name)
         if known is None or known.generation != projection.generation:
-            return Checkpoint(projection.name, projection.generation, 0, 0)
+            return Checkpoint(projection.name, projection.generation, "", 0, 0)
         return known
 
     async def _poll(self, fresh_for_seconds: float) -> None:

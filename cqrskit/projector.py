@@ -71,6 +71,7 @@ class Projector:
         self._folds = folds_of(projection)
         self._types = sorted(self._folds)
         self._index = projection.index
+        self._index_identity = ""
         self._held: OrderedDict[str, Stored] = OrderedDict()
         self._parked: set[str] = set()
         self._unrefreshed = False
@@ -101,8 +102,8 @@ class Projector:
                 raise
 
     async def _open(self) -> None:
-        await self._read_store.prepare(self._index)
-        checkpoint = await self._checkpoints.register(self._index.name, self._index.generation)
+        self._index_identity = await self._read_store.prepare(self._index)
+        checkpoint = await self._checkpoints.register(self._index.name, self._index.generation, self._index_identity)
         self.position, self.visible_position = checkpoint.position, checkpoint.visible_position
         self._unrefreshed = self.visible_position < self.position
         parked = await self._checkpoints.parked_keys(self._index.name, self._index.generation)
@@ -223,10 +224,11 @@ class Projector:
     # --- checkpoint and refresh
 
     async def _save(self) -> None:
-        await self._checkpoints.save(self._index.name, self._index.generation, self.position, self.visible_position)
-        self._positions.publish(
-            Checkpoint(self._index.name, self._index.generation, self.position, self.visible_position)
+        checkpoint = Checkpoint(
+            self._index.name, self._index.generation, self._index_identity, self.position, self.visible_position
         )
+        await self._checkpoints.save(checkpoint)
+        self._positions.publish(checkpoint)
 
     def _refresh_due(self) -> bool:
         return time.monotonic() - self._refreshed_at >= self._settings.refresh_interval_seconds

@@ -72,8 +72,12 @@ class ReadStore(Protocol):
     async def ping(self) -> None:
         """Return if the server answers and can be used; raise ServerUnavailable or ConfigurationError if not."""
 
-    async def prepare(self, index: IndexSpec) -> None:
-        """Make the index if it is missing. ConfigurationError if it was made for another shape of document."""
+    async def prepare(self, index: IndexSpec) -> str:
+        """Make the index if it is missing, and return its identity, which no other index ever has.
+
+        Whoever keeps a position for the index keeps the identity with it: a position says nothing about an index
+        that was made later. ConfigurationError if the index was made for another shape of document.
+        """
 
     async def drop(self, index: IndexSpec) -> None:
         """Remove the index with its documents; nothing happens if there is none."""

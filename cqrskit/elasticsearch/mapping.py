@@ -26,7 +26,7 @@ _TYPES: dict[FieldKind, dict[str, Any]] = {
 }
 
 
-def index_body(shape: DocumentShape) -> dict[str, Any]:
+def index_body(shape: DocumentShape, *, identity: str) -> dict[str, Any]:
     """Settings and mapping of a new index. Its refresh is off: the projector refreshes when it has written."""
     properties: dict[str, Any] = {
         ID_FIELD: {"type": "keyword"},
@@ -35,9 +35,10 @@ def index_body(shape: DocumentShape) -> dict[str, Any]:
     }
     for field in shape.fields.values():
         _place(properties, field)
+    description = {"identity": identity, "fields": shape.descriptions}
     return {
         "settings": {"number_of_shards": 1, "auto_expand_replicas": "0-1", "refresh_interval": "-1"},
-        "mappings": {"dynamic": False, "_meta": {"cqrskit": shape.descriptions}, "properties": properties},
+        "mappings": {"dynamic": False, "_meta": {"cqrskit": description}, "properties": properties},
     }
 
 

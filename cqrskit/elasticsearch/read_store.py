@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, NotFoundError, TransportError
 
@@ -63,10 +64,10 @@ class ElasticsearchReadStore:
         if number.split(".")[0] != SUPPORTED_MAJOR:
             raise ConfigurationError(f"Elasticsearch at {self._address} is version {number}; cqrskit needs 8.x")
 
-    async def prepare(self, index: IndexSpec) -> None:
-        """Make the index and its alias if they are missing."""
+    async def prepare(self, index: IndexSpec) -> str:
+        """Make the index and its alias if they are missing; see the port."""
         name = self._name(index)
-        body = index_body(shape_of(index.document))
+        body = index_body(shape_of(index.document), identity=uuid4().hex)
         with self._errors():
             if not await self.client.indices.exists(index=name):
                 try:
@@ -76,13 +77,15 @@ class ElasticsearchReadStore:
                         raise
             mapping = await self.client.indices.get_mapping(index=name)
             await self.client.cluster.health(index=name, wait_for_status="yellow", timeout="30s")
-        descriptions = mapping[name]["mappings"].get("_meta", {}).get("cqrskit", {})
-        differences = shape_of(index.document).differences_from(descriptions)
+        found = mapping[name]["mappings"].get("_meta", {}).get("cqrskit", {})
+        differences = shape_of(index.document).differences_from(found.get("fields", {}))
         if differences:
             raise ConfigurationError(
                 f"index {name} was made for other documents: {'; '.join(differences)}. Raise `generation` of "
                 f"projection {index.name!r}, or rename it, to build a new one"
             )
+        identity: str = found["identity"]
+        return identity
 
     async def drop(self, index: IndexSpec) -> None:
         """Remove the index."""

@@ -17,15 +17,23 @@ class PostgresCheckpoints:
         self._pool = pool
         self._url = url
 
-    async def register(self, name: str, generation: int) -> Checkpoint:
-        """The checkpoint of a projection, made at position 0 if it has none."""
-        rows = await self._fetch("register_projection", {"name": name, "generation": generation})
-        position, visible_position = rows[0]
-        return Checkpoint(name, generation, position, visible_position)
+    async def register(self, name: str, generation: int, index_identity: str) -> Checkpoint:
+        """The checkpoint of a projection for this index, made at position 0 if it has none."""
+        values = {"name": name, "generation": generation, "identity": index_identity}
+        ((position, visible_position),) = await self._fetch("register_projection", values)
+        if position == 0:
+            await self._execute("forget_parked_keys", {"name": name, "generation": generation})
+        return Checkpoint(name, generation, index_identity, position, visible_position)
 
-    async def save(self, name: str, generation: int, position: int, visible_position: int) -> None:
-        """Move forward to these positions; never back."""
-        values = {"name": name, "generation": generation, "position": position, "visible": visible_position}
+    async def save(self, checkpoint: Checkpoint) -> None:
+        """Move forward to these positions; never back, and not if the projection's index is another one now."""
+        values = {
+            "name": checkpoint.name,
+            "generation": checkpoint.generation,
+            "identity": checkpoint.index_identity,
+            "position": checkpoint.position,
+            "visible": checkpoint.visible_position,
+        }
         await self._execute("save_checkpoint", values)
 
     async def all(self) -> Sequence[Checkpoint]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import psycopg
@@ -35,6 +36,13 @@ class _Row(msgspec.Struct, gc=False):
     words: str
 
 
+class _Description(msgspec.Struct):
+    """The comment on a read model's table: which table it is, and for which documents it was made."""
+
+    identity: str
+    fields: dict[str, str]
+
+
 class PostgresReadStore:
     """`cqrskit.read_store.ReadStore` on Postgres; a search sees every write at once."""
 
@@ -56,26 +64,29 @@ class PostgresReadStore:
         async with self._connection() as connection:
             await connection.execute("SELECT 1")
 
-    async def prepare(self, index: IndexSpec) -> None:
-        """Make the table and its indexes if they are missing."""
+    async def prepare(self, index: IndexSpec) -> str:
+        """Make the table and its indexes if they are missing; see the port."""
         shape = shape_of(index.document)
-        comment = msgspec.json.encode(shape.descriptions).decode()
         async with self._connection() as connection, connection.transaction():
             await connection.execute(statement("lock_read_models"))
             cursor = await connection.execute(statement("describe_read_model"), (self._qualified(index),))
             row = await cursor.fetchone()
             if row is not None and row[0] is not None:
-                self._check_shape(index, row[0])
-                return
+                found = msgspec.json.decode(row[0], type=_Description)
+                self._check_shape(index, found)
+                return found.identity
+            made = _Description(identity=uuid4().hex, fields=shape.descriptions)
+            comment = msgspec.json.encode(made).decode()
             table = self._table(index)
             await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
             await connection.execute(_CREATE_TABLE.format(table))
             for create_index in index_statements(self._name(index), SCHEMA, shape):
                 await connection.execute(create_index)
             await connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(comment)))
+            return made.identity
 
-    def _check_shape(self, index: IndexSpec, comment: str) -> None:
-        differences = shape_of(index.document).differences_from(msgspec.json.decode(comment, type=dict[str, str]))
+    def _check_shape(self, index: IndexSpec, found: _Description) -> None:
+        differences = shape_of(index.document).differences_from(found.fields)
         if differences:
             raise ConfigurationError(
                 f"read model {self._qualified(index)} was made for other documents: {'; '.join(differences)}. "

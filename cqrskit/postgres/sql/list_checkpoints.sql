@@ -1,2 +1,2 @@
 -- How far every projection is.
-SELECT name, generation, position, visible_position FROM projections ORDER BY name, generation
+SELECT name, generation, index_identity, position, visible_position FROM projections ORDER BY name, generation
