@@ -1,0 +1,180 @@
+"""Accounts: the aggregate, its events, and how one is opened."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from cqrskit import Aggregate, AggregateExists, Command, Repository, event, handles
+from example_ledger.money import AMOUNT_MAX, AccountType, Currency, available_of, balance_of, is_debit_normal
+from example_ledger.refusals import AmountOverflow, InsufficientFunds
+
+__all__ = ["Account", "Metadata", "MoneyMoved", "Name", "OpenAccount", "Opening", "open_account"]
+
+WITHOUT_NUL = "^[^\\x00]*$"
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
+Metadata = Annotated[
+    dict[
+        Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=WITHOUT_NUL)],
+        Annotated[str, msgspec.Meta(max_length=500, pattern=WITHOUT_NUL)],
+    ],
+    msgspec.Meta(max_length=50, description="at most 50 texts of your own, by name"),
+]
+OverdraftLimit = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
+
+
+class MoneyMoved(Aggregate.Event):
+    """One side of a posting, with the account's counters after it, so that a statement line needs no other state."""
+
+    transfer_id: UUID
+    amount: int
+    currency: Currency
+    account_type: AccountType
+    counterparty_account_id: UUID
+    effective_at: datetime
+    debits_posted: int
+    credits_posted: int
+    debits_pending: int
+    credits_pending: int
+    description: str | None = None
+
+    def apply(self, aggregate: "Account") -> None:  # type: ignore[override]  # upstream types it for any aggregate
+        """Take the counters over."""
+        aggregate.debits_posted = self.debits_posted
+        aggregate.credits_posted = self.credits_posted
+
+
+class Account(Aggregate):
+    """One account. Its counters only grow, and only by its events."""
+
+    class Opened(Aggregate.Created):
+        """The account exists."""
+
+        name: Name
+        type: AccountType
+        currency: Currency
+        overdraft_limit: int | None
+        metadata: Metadata
+
+    class Debited(MoneyMoved):
+        """The debit side of a posting."""
+
+    class Credited(MoneyMoved):
+        """The credit side of a posting."""
+
+    @event(Opened)
+    def __init__(
+        self, name: Name, type: AccountType, currency: Currency, overdraft_limit: int | None, metadata: Metadata
+    ) -> None:
+        self.name = name
+        self.type = type
+        self.currency = currency
+        self.overdraft_limit = overdraft_limit
+        self.metadata = metadata
+        self.debits_posted = 0
+        self.credits_posted = 0
+        self.debits_pending = 0
+        self.credits_pending = 0
+
+    @property
+    def balance(self) -> int:
+        """What the account has."""
+        return balance_of(self.type, self.debits_posted, self.credits_posted)
+
+    @property
+    def available(self) -> int:
+        """What it has beyond its holds."""
+        return available_of(self.type, self.balance, self.debits_pending, self.credits_pending)
+
+    def check_funds(self, *, debit: int = 0, credit: int = 0) -> None:
+        """Refuse what would bring available below the overdraft limit; what adds to it is never refused."""
+        reduction = credit if is_debit_normal(self.type) else debit
+        if reduction and self.overdraft_limit is not None and self.available - reduction < -self.overdraft_limit:
+            raise InsufficientFunds(self.id, self.available, self.overdraft_limit)
+
+    def check_counters(self, *, debit: int = 0, credit: int = 0) -> None:
+        """Refuse what no counter can hold."""
+        if self.debits_posted + debit > AMOUNT_MAX or self.credits_posted + credit > AMOUNT_MAX:
+            raise AmountOverflow(self.id)
+
+    def debit(
+        self, amount: int, *, transfer_id: UUID, counterparty: UUID, effective_at: datetime, description: str | None
+    ) -> None:
+        """Move `amount` on the debit side; checks come before."""
+        self.trigger_event(
+            self.Debited,
+            transfer_id=transfer_id,
+            amount=amount,
+            currency=self.currency,
+            account_type=self.type,
+            counterparty_account_id=counterparty,
+            effective_at=effective_at,
+            debits_posted=self.debits_posted + amount,
+            credits_posted=self.credits_posted,
+            debits_pending=self.debits_pending,
+            credits_pending=self.credits_pending,
+            description=description,
+        )
+
+    def credit(
+        self, amount: int, *, transfer_id: UUID, counterparty: UUID, effective_at: datetime, description: str | None
+    ) -> None:
+        """Move `amount` on the credit side; checks come before."""
+        self.trigger_event(
+            self.Credited,
+            transfer_id=transfer_id,
+            amount=amount,
+            currency=self.currency,
+            account_type=self.type,
+            counterparty_account_id=counterparty,
+            effective_at=effective_at,
+            debits_posted=self.debits_posted,
+            credits_posted=self.credits_posted + amount,
+            debits_pending=self.debits_pending,
+            credits_pending=self.credits_pending,
+            description=description,
+        )
+
+
+class OpenAccount(Command):
+    """Open an account. Without an `overdraft_limit` of its own it may not be overdrawn; null: without limit."""
+
+    account_id: UUID
+    name: Name
+    type: AccountType
+    currency: Currency
+    overdraft_limit: OverdraftLimit | None = 0
+    metadata: Metadata = {}
+
+
+class Opening(msgspec.Struct, frozen=True):
+    """The reply to `OpenAccount`; `replayed` when the same account was opened before."""
+
+    account_id: UUID
+    replayed: bool = False
+
+
+@handles(OpenAccount)
+def open_account(command: OpenAccount, repository: Repository) -> Opening:
+    """Open the account, or recognise the retry of an opening; AggregateExists for another account of this id."""
+    existing = repository.find(Account, command.account_id)
+    if existing is None:
+        repository.add(
+            Account(
+                id=command.account_id,
+                name=command.name,
+                type=command.type,
+                currency=command.currency,
+                overdraft_limit=command.overdraft_limit,
+                metadata=command.metadata,
+            )
+        )
+        return Opening(command.account_id)
+    same = all(
+        getattr(existing, field) == getattr(command, field)
+        for field in ("name", "type", "currency", "overdraft_limit", "metadata")
+    )
+    if not same:
+        raise AggregateExists("Account", command.account_id)
+    return Opening(command.account_id, replayed=True)

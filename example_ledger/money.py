@@ -1,0 +1,29 @@
+"""Money: whole numbers of minor units in one currency, and which side of an account adds to its balance."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+__all__ = ["AMOUNT_MAX", "AccountType", "Currency", "Direction", "available_of", "balance_of", "is_debit_normal"]
+
+AMOUNT_MAX = 2**63 - 1
+"""Largest amount of one transfer, and largest value of one counter."""
+
+Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9")]
+AccountType = Literal["asset", "expense", "liability", "equity", "income"]
+Direction = Literal["debit", "credit"]
+
+
+def is_debit_normal(account_type: AccountType) -> bool:
+    """Whether debits add to the balance of such an account."""
+    return account_type in ("asset", "expense")
+
+
+def balance_of(account_type: AccountType, debits: int, credits_: int) -> int:
+    """What an account has, in minor units: negative when it is overdrawn."""
+    return debits - credits_ if is_debit_normal(account_type) else credits_ - debits
+
+
+def available_of(account_type: AccountType, balance: int, debits_pending: int, credits_pending: int) -> int:
+    """The balance less the holds that would reduce it; money that is only expected does not count."""
+    return balance - (credits_pending if is_debit_normal(account_type) else debits_pending)

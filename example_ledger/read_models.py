@@ -1,0 +1,238 @@
+"""What the ledger is asked: the directory of accounts, statements, transfers, and the trial balance."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+
+from cqrskit import Indexed, Projection, RecordedEvent, Text, Unindexed, on
+from example_ledger.accounts import Account, MoneyMoved
+from example_ledger.money import AccountType, Currency, Direction, available_of, balance_of
+from example_ledger.transfers import Transfer
+
+__all__ = [
+    "AccountDocument",
+    "Accounts",
+    "Leg",
+    "SideTotals",
+    "StatementLine",
+    "StatementLines",
+    "TransferDocument",
+    "Transfers",
+    "TrialBalance",
+    "TrialBalances",
+]
+
+
+def _searchable(metadata: dict[str, str]) -> str:
+    return " ".join(f"{key} {value}" for key, value in sorted(metadata.items()))
+
+
+class AccountDocument(msgspec.Struct, frozen=True):
+    """One account with its current counters."""
+
+    account_id: UUID
+    name: Annotated[str, Text(keyword=True), Indexed()]
+    type: AccountType
+    currency: Currency
+    status: Literal["open", "frozen", "closed"]
+    balance: Annotated[int, Indexed()]
+    available: int
+    debits_posted: int
+    credits_posted: int
+    debits_pending: int
+    credits_pending: int
+    overdraft_limit: int | None
+    metadata: dict[str, str]
+    metadata_text: Annotated[str, Text()]
+    opened_at: Annotated[datetime, Indexed()]
+
+
+class Accounts(Projection):
+    """The directory of accounts, by account id."""
+
+    document = AccountDocument
+
+    @on(Account.Opened, creates=True)
+    def opened(self, account: None, event: Account.Opened, at: RecordedEvent) -> AccountDocument:
+        """Begin with nothing on either side."""
+        return AccountDocument(
+            account_id=at.stream_id,
+            name=event.name,
+            type=event.type,
+            currency=event.currency,
+            status="open",
+            balance=0,
+            available=0,
+            debits_posted=0,
+            credits_posted=0,
+            debits_pending=0,
+            credits_pending=0,
+            overdraft_limit=event.overdraft_limit,
+            metadata=event.metadata,
+            metadata_text=_searchable(event.metadata),
+            opened_at=at.recorded_at,
+        )
+
+    @on(Account.Debited, Account.Credited)
+    def moved(self, account: AccountDocument, event: MoneyMoved, at: RecordedEvent) -> AccountDocument:
+        """Take over the counters after the event."""
+        balance = balance_of(account.type, event.debits_posted, event.credits_posted)
+        return msgspec.structs.replace(
+            account,
+            balance=balance,
+            available=available_of(account.type, balance, event.debits_pending, event.credits_pending),
+            debits_posted=event.debits_posted,
+            credits_posted=event.credits_posted,
+            debits_pending=event.debits_pending,
+            credits_pending=event.credits_pending,
+        )
+
+
+class StatementLine(msgspec.Struct, frozen=True):
+    """One movement of one account, with the balance after it."""
+
+    account_id: UUID
+    position: Annotated[int, Indexed(within="account_id")]
+    transfer_id: UUID
+    direction: Direction
+    amount: int
+    balance: int
+    counterparty_account_id: UUID
+    description: Annotated[str | None, Unindexed()]
+    effective_at: datetime
+    recorded_at: datetime
+
+
+def _line_id(_: MoneyMoved, at: RecordedEvent) -> str:
+    return f"{at.stream_id}:{at.position}"
+
+
+class StatementLines(Projection):
+    """One line for each event that moves money, by account id and position."""
+
+    document = StatementLine
+
+    @on(Account.Debited, key=_line_id, creates=True)
+    def debited(self, line: None, event: MoneyMoved, at: RecordedEvent) -> StatementLine:
+        """A line of the debit side."""
+        return _line("debit", event, at)
+
+    @on(Account.Credited, key=_line_id, creates=True)
+    def credited(self, line: None, event: MoneyMoved, at: RecordedEvent) -> StatementLine:
+        """A line of the credit side."""
+        return _line("credit", event, at)
+
+
+def _line(direction: Direction, event: MoneyMoved, at: RecordedEvent) -> StatementLine:
+    return StatementLine(
+        account_id=at.stream_id,
+        position=at.position,
+        transfer_id=event.transfer_id,
+        direction=direction,
+        amount=event.amount,
+        balance=balance_of(event.account_type, event.debits_posted, event.credits_posted),
+        counterparty_account_id=event.counterparty_account_id,
+        description=event.description,
+        effective_at=event.effective_at,
+        recorded_at=at.recorded_at,
+    )
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One side of a transfer."""
+
+    account_id: UUID
+    direction: Direction
+    amount: int
+
+
+class TransferDocument(msgspec.Struct, frozen=True):
+    """One transfer and what has become of it."""
+
+    transfer_id: UUID
+    status: Literal["posted"]
+    amount: Annotated[int, Indexed()]
+    currency: Currency
+    legs: list[Leg]
+    description: Annotated[str | None, Text()]
+    reference: Annotated[str | None, Text(keyword=True)]
+    metadata: dict[str, str]
+    effective_at: Annotated[datetime, Indexed()]
+    recorded_at: datetime
+    position: Annotated[int, Indexed()]
+
+
+class Transfers(Projection):
+    """All transfers, by transfer id."""
+
+    document = TransferDocument
+
+    @on(Transfer.Posted, creates=True)
+    def posted(self, transfer: None, event: Transfer.Posted, at: RecordedEvent) -> TransferDocument:
+        """The money has moved."""
+        return TransferDocument(
+            transfer_id=at.stream_id,
+            status="posted",
+            amount=event.amount,
+            currency=event.currency,
+            legs=[
+                Leg(event.debit_account_id, "debit", event.amount),
+                Leg(event.credit_account_id, "credit", event.amount),
+            ],
+            description=event.description,
+            reference=event.reference,
+            metadata=event.metadata,
+            effective_at=event.effective_at,
+            recorded_at=at.recorded_at,
+            position=at.position,
+        )
+
+
+class SideTotals(msgspec.Struct, frozen=True):
+    """Sums of both sides."""
+
+    debits: int = 0
+    credits: int = 0
+
+
+class TrialBalance(msgspec.Struct, frozen=True):
+    """All that was posted in one currency: exact whole numbers, which may exceed 64 bits."""
+
+    currency: Currency
+    totals: Annotated[SideTotals, Unindexed()]
+    by_type: Annotated[dict[str, SideTotals], Unindexed()]
+
+
+def _currency(event: MoneyMoved, _: RecordedEvent) -> str:
+    return event.currency
+
+
+class TrialBalances(Projection):
+    """The trial balance, by currency."""
+
+    document = TrialBalance
+
+    @on(Account.Debited, key=_currency)
+    def debited(self, trial: TrialBalance | None, event: MoneyMoved, at: RecordedEvent) -> TrialBalance:
+        """Add to the debits."""
+        return _added(trial, event, debit=event.amount)
+
+    @on(Account.Credited, key=_currency)
+    def credited(self, trial: TrialBalance | None, event: MoneyMoved, at: RecordedEvent) -> TrialBalance:
+        """Add to the credits."""
+        return _added(trial, event, credit=event.amount)
+
+
+NOTHING = SideTotals()
+
+
+def _added(trial: TrialBalance | None, event: MoneyMoved, *, debit: int = 0, credit: int = 0) -> TrialBalance:
+    totals, by_type = (NOTHING, {}) if trial is None else (trial.totals, trial.by_type)
+    of_type = by_type.get(event.account_type, NOTHING)
+    return TrialBalance(
+        event.currency,
+        SideTotals(totals.debits + debit, totals.credits + credit),
+        {**by_type, event.account_type: SideTotals(of_type.debits + debit, of_type.credits + credit)},
+    )

@@ -1,0 +1,200 @@
+"""Transfers: one command is one atomic decision over a transfer and its two accounts."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+
+from cqrskit import Aggregate, Command, Rejected, Repository, event, handles
+from example_ledger.accounts import WITHOUT_NUL, Account, Metadata
+from example_ledger.money import AMOUNT_MAX, Currency
+from example_ledger.refusals import (
+    AccountNotFound,
+    BatchAborted,
+    CurrencyMismatch,
+    InvalidAmount,
+    SameAccount,
+    TransferConflict,
+)
+
+__all__ = [
+    "BATCH_SIZE_MAX",
+    "EFFECTIVE_MAX",
+    "EFFECTIVE_MIN",
+    "Description",
+    "PostBatch",
+    "PostTransfer",
+    "Posting",
+    "Reference",
+    "Transfer",
+    "post_batch",
+    "post_transfer",
+]
+
+BATCH_SIZE_MAX = 8_192
+EFFECTIVE_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+EFFECTIVE_MAX = datetime(2261, 12, 31, tzinfo=UTC)
+"""Read models search moments from 1970 to 2261."""
+
+Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL)]
+Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL)]
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Transfer(Aggregate):
+    """One movement of money, from the account that is debited to the one that is credited."""
+
+    class Posted(Aggregate.Created):
+        """The money has moved."""
+
+        debit_account_id: UUID
+        credit_account_id: UUID
+        amount: int
+        currency: Currency
+        effective_at: datetime
+        description: str | None = None
+        reference: str | None = None
+        metadata: Metadata = {}
+
+    @event(Posted)
+    def __init__(
+        self,
+        debit_account_id: UUID,
+        credit_account_id: UUID,
+        amount: int,
+        currency: Currency,
+        effective_at: datetime,
+        description: str | None = None,
+        reference: str | None = None,
+        metadata: Metadata = {},  # noqa: B006  # never changed; the event's own default
+    ) -> None:
+        self.debit_account_id = debit_account_id
+        self.credit_account_id = credit_account_id
+        self.amount = amount
+        self.currency = currency
+        self.effective_at = effective_at
+        self.description = description
+        self.reference = reference
+        self.metadata = metadata
+
+    def differing_field(self, command: "PostTransfer") -> str | None:
+        """The first field in which a command is another transfer than this one; None for a retry of it."""
+        for field in ("debit_account_id", "credit_account_id", "amount", "currency"):
+            if getattr(self, field) != getattr(command, field):
+                return field
+        if self.effective_at != (command.effective_at or self.created_on):
+            return "effective_at"
+        for field in ("description", "reference", "metadata"):
+            if getattr(self, field) != getattr(command, field):
+                return field
+        return None
+
+
+class PostTransfer(Command):
+    """Move money at once. The id is the transfer's idempotency key, for ever."""
+
+    transfer_id: UUID
+    debit_account_id: UUID
+    credit_account_id: UUID
+    amount: int
+    currency: Currency
+    description: Description | None = None
+    reference: Reference | None = None
+    effective_at: Moment | None = None
+    metadata: Metadata = {}
+
+
+class Posting(msgspec.Struct, frozen=True):
+    """The reply to `PostTransfer`; `replayed` when the same transfer was posted before."""
+
+    transfer_id: UUID
+    replayed: bool = False
+
+
+class PostBatch(Command):
+    """Post all of these transfers, in order, or none of them."""
+
+    transfers: Annotated[tuple[PostTransfer, ...], msgspec.Meta(min_length=1, max_length=BATCH_SIZE_MAX)]
+
+
+@handles(PostTransfer)
+def post_transfer(command: PostTransfer, repository: Repository) -> Posting:
+    """Decide one transfer; see `example_ledger.refusals` for the order of what it is refused for.
+
+    A retry looks at nothing but the transfer itself, so that the position of its reply is the first reply's:
+    `Transfer.Posted` is the last event of a posting for this reason.
+    """
+    transfer_id = command.transfer_id
+    existing = repository.find(Transfer, transfer_id)
+    if existing is not None and existing.differing_field(command) is None:
+        return Posting(transfer_id, replayed=True)
+    amount = command.amount
+    if not 1 <= amount <= AMOUNT_MAX:
+        raise InvalidAmount(amount)
+    if command.debit_account_id == command.credit_account_id:
+        raise SameAccount(command.debit_account_id)
+    debited = _account(command.debit_account_id, repository)
+    credited = _account(command.credit_account_id, repository)
+    for account in (debited, credited):
+        if account.currency != command.currency:
+            raise CurrencyMismatch(account.id, account.currency, command.currency)
+    if existing is not None:
+        raise TransferConflict(transfer_id, existing.differing_field(command) or "content")
+    debited.check_funds(debit=amount)
+    credited.check_funds(credit=amount)
+    debited.check_counters(debit=amount)
+    credited.check_counters(credit=amount)
+    _post(command, debited, credited, repository)
+    return Posting(transfer_id)
+
+
+def _account(account_id: UUID, repository: Repository) -> Account:
+    account = repository.find(Account, account_id)
+    if account is None:
+        raise AccountNotFound(account_id)
+    return account
+
+
+def _post(command: PostTransfer, debited: Account, credited: Account, repository: Repository) -> None:
+    effective_at = command.effective_at or repository.now
+    amount, transfer_id, description = command.amount, command.transfer_id, command.description
+    debited.debit(
+        amount,
+        transfer_id=transfer_id,
+        counterparty=credited.id,
+        effective_at=effective_at,
+        description=description,
+    )
+    credited.credit(
+        amount,
+        transfer_id=transfer_id,
+        counterparty=debited.id,
+        effective_at=effective_at,
+        description=description,
+    )
+    repository.add(
+        Transfer(
+            id=transfer_id,
+            debit_account_id=debited.id,
+            credit_account_id=credited.id,
+            amount=amount,
+            currency=command.currency,
+            effective_at=effective_at,
+            description=description,
+            reference=command.reference,
+            metadata=command.metadata,
+        )
+    )
+
+
+@handles(PostBatch)
+def post_batch(command: PostBatch, repository: Repository) -> list[Posting]:
+    """Post all transfers, each seeing those before it; the first refusal is raised as BatchAborted."""
+    postings = []
+    for place, transfer in enumerate(command.transfers):
+        try:
+            postings.append(post_transfer(transfer, repository))
+        except Rejected as refusal:
+            raise BatchAborted(place, refusal) from refusal
+    return postings
