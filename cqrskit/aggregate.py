@@ -23,10 +23,10 @@ The body of an ``@event`` method applies the event: it must neither refuse nor d
 whenever the aggregate is loaded. Decide in an ordinary method, which then calls it.
 """
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Self, dataclass_transform
+from typing import Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform
 from uuid import UUID, uuid4
 
 import msgspec
@@ -41,7 +41,20 @@ from eventsourcing.domain import (
 
 from cqrskit.errors import CqrskitError, DefinitionError
 
-__all__ = ["Aggregate", "Event", "FrozenStructMeta", "PendingEvents", "decision_time", "event", "event_classes"]
+__all__ = [
+    "Aggregate",
+    "Event",
+    "FrozenStructMeta",
+    "PendingEvents",
+    "ProbeStopped",
+    "decision_time",
+    "event",
+    "event_classes",
+    "make_aggregate",
+]
+
+P = ParamSpec("P")
+A = TypeVar("A", bound="Aggregate")
 
 decision_time: ContextVar[datetime | None] = ContextVar("decision_time", default=None)
 """The time that events triggered now carry; the executor sets it, so that a decision can be repeated."""
@@ -134,19 +147,12 @@ class _AggregateMeta(MetaAggregate["Aggregate"]):
     ) -> "_AggregateMeta":
         return super().__new__(mcls, name, bases, dict(namespace), **options)
 
-    def __call__(cls, *values: Any, id: UUID | None = None, **named: Any) -> Any:  # noqa: A002
-        token = _given_id.set(id)
-        try:
-            return super().__call__(*values, **named)
-        finally:
-            _given_id.reset(token)
-
 
 class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
     """A consistency boundary: state that only its own events change. See the module's example.
 
-    `Account(id=..., owner=...)` triggers the event that ``__init__`` is decorated with. Without an `id` a
-    random one is made.
+    `Account(owner=...)` triggers the event that ``__init__`` is decorated with, under a random id. A handler makes
+    aggregates with `Repository.create`, which takes the id and the events into the log.
     """
 
     class Event(Event):
@@ -171,8 +177,14 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
 
     @classmethod
     def _create(cls, event_class: Any, **values: Any) -> Self:
+        stream_id = _given_id.get()
+        if stream_id is None and decision_time.get() is not None:
+            raise DefinitionError(
+                f"{cls.__name__}(...) in a handler would not reach the log: write repository.create({cls.__name__}, "
+                "its_id, ...)"
+            )
         created = _construct(event_class, values)
-        _place(created, _given_id.get() or cls.create_id(), cls.INITIAL_VERSION)
+        _place(created, stream_id or cls.create_id(), cls.INITIAL_VERSION)
         aggregate = created.mutate(None)
         aggregate._pending_events.append((aggregate, created))
         return aggregate  # type: ignore[no-any-return]
@@ -193,6 +205,15 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
         collected = [triggered for _, triggered in pending]
         pending.clear()
         return collected
+
+
+def make_aggregate(aggregate_class: Callable[P, A], aggregate_id: UUID, /, *values: P.args, **named: P.kwargs) -> A:
+    """A new aggregate with this id; the other arguments are those of its class."""
+    token = _given_id.set(aggregate_id)
+    try:
+        return aggregate_class(*values, **named)
+    finally:
+        _given_id.reset(token)
 
 
 def event_classes(aggregate_class: type[Aggregate]) -> Iterator[type[Event]]:

@@ -1,18 +1,19 @@
 """What handlers see: aggregates by id, kept in memory between commands."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
 import msgspec
 
-from cqrskit.aggregate import Aggregate, PendingEvents
-from cqrskit.errors import AggregateExists, AggregateNotFound, DefinitionError
+from cqrskit.aggregate import Aggregate, PendingEvents, make_aggregate
+from cqrskit.errors import AggregateExists, AggregateNotFound
 from cqrskit.events import EventRegistry, RecordedEvent
 
 __all__ = ["Loaded", "MissingAggregate", "Repository"]
 
+P = ParamSpec("P")
 A = TypeVar("A", bound=Aggregate)
 
 
@@ -35,7 +36,7 @@ class Loaded(msgspec.Struct, gc=False):
 
 
 class Repository:
-    """The aggregates that one executor holds. Handlers use `get`, `find`, `add` and `now`; the rest is the executor's.
+    """The aggregates that one executor holds. Handlers use `get`, `find`, `create` and `now`, the executor the rest.
 
     A stream that was looked for and has no events is remembered as absent until it is forgotten.
     """
@@ -69,21 +70,22 @@ class Repository:
             raise AggregateNotFound(aggregate_class.__name__, aggregate_id)
         return aggregate
 
-    def add(self, aggregate: A) -> A:
-        """Take a new aggregate into the log; AggregateExists if its id is taken."""
-        if not isinstance(aggregate, Aggregate):
-            raise DefinitionError(f"repository.add takes a new Aggregate, not {type(aggregate).__name__}")
-        stream_id = aggregate.id
-        self.touched.add(stream_id)
-        if stream_id not in self._known:
-            raise MissingAggregate(stream_id)
-        if self._known[stream_id] is not None:
-            raise AggregateExists(type(aggregate).__name__, stream_id)
+    def create(self, aggregate_class: Callable[P, A], aggregate_id: UUID, /, *values: P.args, **named: P.kwargs) -> A:
+        """A new aggregate, taken into the log: ``repository.create(Account, account_id, owner="Ann")``.
+
+        The arguments after the id are those of the class. AggregateExists if the id is taken, by whatever class.
+        """
+        self.touched.add(aggregate_id)
+        if aggregate_id not in self._known:
+            raise MissingAggregate(aggregate_id)
+        if self._known[aggregate_id] is not None:
+            raise AggregateExists(getattr(aggregate_class, "__name__", "aggregate"), aggregate_id)
+        aggregate = make_aggregate(aggregate_class, aggregate_id, *values, **named)
         if self.pending.probing:
             return aggregate
         self.pending.extend(aggregate._pending_events)  # type: ignore[arg-type]
         aggregate._pending_events = self.pending  # type: ignore[assignment]
-        self._known[stream_id] = Loaded(aggregate, 0)
+        self._known[aggregate_id] = Loaded(aggregate, 0)
         return aggregate
 
     # --- for the executor

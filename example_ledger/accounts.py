@@ -39,7 +39,7 @@ class MoneyMoved(Aggregate.Event):
     credits_pending: int
     description: str | None = None
 
-    def apply(self, aggregate: "Account") -> None:  # type: ignore[override]  # upstream types it for any aggregate
+    def apply(self, aggregate: "Account") -> None:
         """Take the counters over."""
         aggregate.debits_posted = self.debits_posted
         aggregate.credits_posted = self.credits_posted
@@ -160,15 +160,14 @@ def open_account(command: OpenAccount, repository: Repository) -> Opening:
     """Open the account, or recognise the retry of an opening; AggregateExists for another account of this id."""
     existing = repository.find(Account, command.account_id)
     if existing is None:
-        repository.add(
-            Account(
-                id=command.account_id,
-                name=command.name,
-                type=command.type,
-                currency=command.currency,
-                overdraft_limit=command.overdraft_limit,
-                metadata=command.metadata,
-            )
+        repository.create(
+            Account,
+            command.account_id,
+            name=command.name,
+            type=command.type,
+            currency=command.currency,
+            overdraft_limit=command.overdraft_limit,
+            metadata=command.metadata,
         )
         return Opening(command.account_id)
     same = all(

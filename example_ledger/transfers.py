@@ -53,9 +53,9 @@ class Transfer(Aggregate):
         amount: int
         currency: Currency
         effective_at: datetime
-        description: str | None = None
-        reference: str | None = None
-        metadata: Metadata = {}
+        description: str | None
+        reference: str | None
+        metadata: Metadata
 
     @event(Posted)
     def __init__(
@@ -65,9 +65,9 @@ class Transfer(Aggregate):
         amount: int,
         currency: Currency,
         effective_at: datetime,
-        description: str | None = None,
-        reference: str | None = None,
-        metadata: Metadata = {},  # noqa: B006  # never changed; the event's own default
+        description: str | None,
+        reference: str | None,
+        metadata: Metadata,
     ) -> None:
         self.debit_account_id = debit_account_id
         self.credit_account_id = credit_account_id
@@ -173,18 +173,17 @@ def _post(command: PostTransfer, debited: Account, credited: Account, repository
         effective_at=effective_at,
         description=description,
     )
-    repository.add(
-        Transfer(
-            id=transfer_id,
-            debit_account_id=debited.id,
-            credit_account_id=credited.id,
-            amount=amount,
-            currency=command.currency,
-            effective_at=effective_at,
-            description=description,
-            reference=command.reference,
-            metadata=command.metadata,
-        )
+    repository.create(
+        Transfer,
+        transfer_id,
+        debit_account_id=debited.id,
+        credit_account_id=credited.id,
+        amount=amount,
+        currency=command.currency,
+        effective_at=effective_at,
+        description=description,
+        reference=command.reference,
+        metadata=command.metadata,
     )
 
 

@@ -84,7 +84,7 @@ class Credit(Command):
 @handles(Open)
 def open_account(command: Open, repository: Repository) -> None:
     """Open an account whose id is free."""
-    repository.add(Account(id=command.account_id, owner=command.owner))  # type: ignore[call-arg]  # the metaclass takes the id
+    repository.create(Account, command.account_id, owner=command.owner)
 
 
 @handles(Credit)
