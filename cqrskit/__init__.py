@@ -29,7 +29,7 @@ from cqrskit.errors import (
 from cqrskit.events import Metadata, RecordedEvent
 from cqrskit.executor import CommandResult, Executor
 from cqrskit.projection import Projection, on
-from cqrskit.query import All, Any, Match, Not, Query, Range, Sort, Term, Terms
+from cqrskit.query import All, Any, Condition, Match, Not, Query, Range, Sort, Term, Terms
 from cqrskit.read_store import Page, Stored
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings, load_settings
@@ -47,6 +47,7 @@ __all__ = [
     "CommandFailed",
     "CommandResult",
     "CommitUnknown",
+    "Condition",
     "ConfigurationError",
     "CqrskitError",
     "DefinitionError",

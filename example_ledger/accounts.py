@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -140,7 +140,7 @@ class Account(Aggregate):
 class OpenAccount(Command):
     """Open an account. Without an `overdraft_limit` of its own it may not be overdrawn; null: without limit."""
 
-    account_id: UUID
+    account_id: UUID = msgspec.field(default_factory=uuid4)
     name: Name
     type: AccountType
     currency: Currency

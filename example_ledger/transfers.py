@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -94,7 +94,7 @@ class Transfer(Aggregate):
 class PostTransfer(Command):
     """Move money at once. The id is the transfer's idempotency key, for ever."""
 
-    transfer_id: UUID
+    transfer_id: UUID = msgspec.field(default_factory=uuid4)
     debit_account_id: UUID
     credit_account_id: UUID
     amount: int
@@ -103,6 +103,11 @@ class PostTransfer(Command):
     reference: Reference | None = None
     effective_at: Moment | None = None
     metadata: Metadata = {}
+
+    def __post_init__(self) -> None:
+        """Refuse moments that read models cannot search."""
+        if self.effective_at is not None and not EFFECTIVE_MIN <= self.effective_at <= EFFECTIVE_MAX:
+            raise ValueError(f"effective_at must be from {EFFECTIVE_MIN:%Y-%m-%d} to {EFFECTIVE_MAX:%Y-%m-%d}")
 
 
 class Posting(msgspec.Struct, frozen=True):

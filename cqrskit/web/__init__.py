@@ -31,12 +31,14 @@ parameter, None if neither was sent).
 - ``at_position(content, position, status_code=None)`` is a Response that carries the ``Consistency-Position`` header.
 - Errors become ``application/problem+json``; a `Rejected` is 422 unless `statuses` or the route says otherwise:
   ``@get("/accounts/{id:uuid}", opt=problem_statuses(account_not_found=404))``.
+- The guard `only_known_parameters` refuses query parameters that no route declares.
 - ``/health/live``, ``/health/ready`` and OpenAPI under ``/schema`` come with the plugin.
 - ``plugin.runtime`` is the `Runtime` while the app runs.
 - ``await serve(app, settings, stop=event, on_listening=callback)`` runs the app under uvicorn until `stop` is set;
   `cqrskit.cli.running.serve_application` is the same with signals and exit codes.
 """
 
+from cqrskit.web.parameters import only_known_parameters
 from cqrskit.web.plugin import CqrskitPlugin, plugin_of
 from cqrskit.web.positions import CONSISTENCY_POSITION, MinPosition, at_position
 from cqrskit.web.problems import Problem, problem_statuses
@@ -48,6 +50,7 @@ __all__ = [
     "MinPosition",
     "Problem",
     "at_position",
+    "only_known_parameters",
     "plugin_of",
     "problem_statuses",
     "serve",

@@ -1,0 +1,117 @@
+"""HTTP routes of accounts: open one, show it, list them, its statement."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from cqrskit import All, Executor, Match, Query, Range, Reader, Sort, Term
+from cqrskit.web import MinPosition, problem_statuses
+from example_ledger.accounts import OpenAccount
+from example_ledger.money import AccountType
+from example_ledger.read_models import Accounts, StatementLines
+from example_ledger.refusals import AccountNotFound
+from example_ledger.replies import (
+    AccountItem,
+    AccountList,
+    AccountReply,
+    Cursor,
+    Limit,
+    LineItem,
+    OpeningReply,
+    Statement,
+    command_reply,
+)
+
+__all__ = ["ACCOUNT_ROUTES"]
+
+AccountSort = Literal["name", "-name", "balance", "-balance", "opened_at", "-opened_at"]
+
+
+@post("/accounts")
+async def open_account(data: JSONBody[OpenAccount], executor: NamedDependency[Executor]) -> Response[OpeningReply]:
+    """Open an account. The same request again gives the first reply."""
+    result = await executor.execute(data)
+    return command_reply(OpeningReply(data.account_id, result.position), result)
+
+
+@get("/accounts/{account_id:uuid}", opt=problem_statuses(account_not_found=404))
+async def show_account(
+    account_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition
+) -> AccountReply:
+    """One account with its counters, balance and what is available."""
+    answer = await reader.get(Accounts, str(account_id), min_position=min_position)
+    if answer.value is None:
+        raise AccountNotFound(account_id)
+    item = msgspec.structs.asdict(answer.value.document)
+    item.pop("metadata_text")
+    item.pop("opened_at")
+    return AccountReply(**item, as_of_position=answer.as_of_position)
+
+
+@get("/accounts")
+async def list_accounts(
+    reader: NamedDependency[Reader],
+    min_position: MinPosition,
+    q: FromQuery[str | None] = None,
+    type: FromQuery[AccountType | None] = None,
+    currency: FromQuery[str | None] = None,
+    status: FromQuery[Literal["open", "frozen", "closed"] | None] = None,
+    sort: FromQuery[AccountSort] = "name",
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> AccountList:
+    """Accounts by name; `q` looks for words in names and metadata."""
+    conditions = [Term(field, value) for field, value in _given(type=type, currency=currency, status=status)]
+    where = All(*conditions) if q is None else All(*conditions, Match(("name", "metadata_text"), q))
+    query = Query(where=where, sort=[sort_of(sort)], limit=limit, cursor=cursor)
+    answer = await reader.search(Accounts, query, min_position=min_position)
+    items = [msgspec.convert(row.document, AccountItem, from_attributes=True) for row in answer.value.items]
+    return AccountList(items, answer.value.next, answer.as_of_position)
+
+
+def _given(**values: str | None) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in values.items() if value is not None]
+
+
+def sort_of(name: str) -> Sort:
+    """``-balance`` is balance, largest first."""
+    return Sort(name.removeprefix("-"), descending=name.startswith("-"))
+
+
+@get("/accounts/{account_id:uuid}/statement", opt=problem_statuses(account_not_found=404))
+async def show_statement(
+    account_id: FromPath[UUID],
+    reader: NamedDependency[Reader],
+    min_position: MinPosition,
+    since: Annotated[
+        datetime | None, QueryParameter(name="from", description="effective at this moment or later")
+    ] = None,
+    until: Annotated[datetime | None, QueryParameter(name="to", description="effective before this moment")] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Statement:
+    """One account's movements, newest first, each with the balance after it."""
+    where = All(Term("account_id", account_id), *effective_between(since, until))
+    query = Query(where=where, sort=[Sort("position", descending=True)], limit=limit, cursor=cursor)
+    answer = await reader.search(StatementLines, query, min_position=min_position)
+    if not answer.value.items:
+        account = await reader.get(Accounts, str(account_id), min_position=min_position)
+        if account.value is None:
+            raise AccountNotFound(account_id)
+    items = [msgspec.convert(row.document, LineItem, from_attributes=True) for row in answer.value.items]
+    return Statement(items, answer.value.next, answer.as_of_position)
+
+
+def effective_between(since: datetime | None, until: datetime | None) -> list[Range]:
+    """The condition of a span of effective time: from its beginning, up to but without its end."""
+    if since is None and until is None:
+        return []
+    return [Range("effective_at", gte=since, lt=until)]
+
+
+ACCOUNT_ROUTES = [open_account, show_account, list_accounts, show_statement]

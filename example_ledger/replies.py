@@ -1,0 +1,181 @@
+"""What the HTTP API answers."""
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+from litestar import Response
+from litestar.params import QueryParameter
+
+from cqrskit import CommandResult
+from cqrskit.web import at_position
+from example_ledger.money import AccountType, Currency, Direction
+from example_ledger.read_models import Leg, SideTotals
+
+__all__ = [
+    "AccountItem",
+    "AccountList",
+    "AccountReply",
+    "BatchReply",
+    "BatchResult",
+    "CurrencyTrial",
+    "Cursor",
+    "Limit",
+    "LineItem",
+    "OpeningReply",
+    "PostingReply",
+    "Statement",
+    "TransferItem",
+    "TransferList",
+    "TransferReply",
+    "TrialReply",
+    "command_reply",
+]
+
+T = TypeVar("T")
+
+IDEMPOTENT_REPLAY = "Idempotent-Replay"
+
+Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="rows on this page")]
+Cursor = Annotated[str | None, QueryParameter(description="the `next` of the page before")]
+
+
+def command_reply(content: T, result: CommandResult) -> Response[T]:
+    """201 for something new; 200 with ``Idempotent-Replay: true`` for a retry, whose body is the first reply's."""
+    replayed = result.reply.replayed
+    response = at_position(content, result.position, 200 if replayed else 201)
+    if replayed:
+        response.headers[IDEMPOTENT_REPLAY] = "true"
+    return response
+
+
+class OpeningReply(msgspec.Struct):
+    """The reply to POST /accounts."""
+
+    account_id: UUID
+    position: int
+
+
+class PostingReply(msgspec.Struct):
+    """The reply to POST /transfers."""
+
+    transfer_id: UUID
+    status: Literal["posted"]
+    position: int
+
+
+class BatchResult(msgspec.Struct, omit_defaults=True):
+    """What became of one transfer of a batch; `code` says why it was rejected."""
+
+    transfer_id: UUID
+    status: Literal["posted", "rejected"]
+    code: str | None = None
+
+
+class BatchReply(msgspec.Struct):
+    """The reply to POST /transfers/batch, in the order sent."""
+
+    position: int
+    results: list[BatchResult]
+
+
+class AccountItem(msgspec.Struct, kw_only=True):
+    """One account."""
+
+    account_id: UUID
+    name: str
+    type: AccountType
+    currency: Currency
+    status: Literal["open", "frozen", "closed"]
+    balance: int
+    available: int
+    debits_posted: int
+    credits_posted: int
+    debits_pending: int
+    credits_pending: int
+    overdraft_limit: int | None
+    metadata: dict[str, str]
+
+
+class AccountReply(AccountItem, kw_only=True):
+    """The reply to GET /accounts/{id}."""
+
+    as_of_position: int
+
+
+class AccountList(msgspec.Struct):
+    """The reply to GET /accounts."""
+
+    items: list[AccountItem]
+    next: str | None
+    as_of_position: int
+
+
+class LineItem(msgspec.Struct, kw_only=True):
+    """One line of a statement."""
+
+    position: int
+    transfer_id: UUID
+    direction: Direction
+    amount: int
+    balance: int
+    counterparty_account_id: UUID
+    description: str | None
+    effective_at: datetime
+    recorded_at: datetime
+
+
+class Statement(msgspec.Struct):
+    """The reply to GET /accounts/{id}/statement, newest first."""
+
+    items: list[LineItem]
+    next: str | None
+    as_of_position: int
+
+
+class TransferItem(msgspec.Struct, kw_only=True):
+    """One transfer."""
+
+    transfer_id: UUID
+    status: Literal["posted"]
+    amount: int
+    currency: Currency
+    legs: list[Leg]
+    description: str | None
+    reference: str | None
+    metadata: dict[str, str]
+    effective_at: datetime
+    recorded_at: datetime
+    position: int
+
+
+class TransferReply(TransferItem, kw_only=True):
+    """The reply to GET /transfers/{id}."""
+
+    as_of_position: int
+
+
+class TransferList(msgspec.Struct):
+    """The reply to GET /transfers."""
+
+    items: list[TransferItem]
+    next: str | None
+    as_of_position: int
+
+
+class CurrencyTrial(msgspec.Struct):
+    """The trial balance of one currency; `balanced` when both sides are equal."""
+
+    currency: Currency
+    debits: int
+    credits: int
+    balanced: bool
+    by_type: dict[str, SideTotals]
+
+
+class TrialReply(msgspec.Struct):
+    """The reply to GET /trial-balance."""
+
+    currencies: list[CurrencyTrial]
+    as_of_position: int
