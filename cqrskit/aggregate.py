@@ -60,9 +60,8 @@ decision_time: ContextVar[datetime | None] = ContextVar("decision_time", default
 """The time that events triggered now carry; the executor sets it, so that a decision can be repeated."""
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(msgspec.field,))
 class FrozenStructMeta(msgspec.StructMeta):
-    """Makes msgspec Structs frozen without saying so in each, and refuses attributes that would not be stored."""
+    """Makes Structs frozen and keyword-only without saying so in each, and refuses attributes that are not stored."""
 
     def __new__(
         mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
@@ -79,6 +78,7 @@ class FrozenStructMeta(msgspec.StructMeta):
                     "with ClassVar"
                 )
         options.setdefault("frozen", True)
+        options.setdefault("kw_only", True)
         return super().__new__(mcls, name, bases, namespace, **options)
 
 
@@ -99,7 +99,8 @@ class ProbeStopped(BaseException):
     """Ends a probing run of a handler. A BaseException, so that user code cannot swallow it."""
 
 
-class Event(msgspec.Struct, CanMutateAggregate[UUID], metaclass=FrozenStructMeta):
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Event(msgspec.Struct, CanMutateAggregate[UUID], metaclass=FrozenStructMeta, frozen=True):
     """Base of all events. Subclass `Aggregate.Event` or `Aggregate.Created` inside your aggregate."""
 
     stored_name: ClassVar[str] = ""

@@ -1,7 +1,7 @@
 """Commands, and which handler decides each of them."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, dataclass_transform, get_type_hints
 from uuid import UUID
 
 import msgspec
@@ -12,7 +12,8 @@ from cqrskit.errors import DefinitionError, UnknownCommand
 __all__ = ["Command", "Handler", "HandlerRegistry", "handles", "uuids_of"]
 
 
-class Command(msgspec.Struct, metaclass=FrozenStructMeta, forbid_unknown_fields=True, kw_only=True):
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+class Command(msgspec.Struct, metaclass=FrozenStructMeta, frozen=True, forbid_unknown_fields=True):
     """A wish to change something. Subclass it with annotated fields; it is frozen and compares by content.
 
     The UUID fields of a command are taken for ids of aggregates that its handler will want, and loaded

@@ -23,6 +23,7 @@ from cqrskit.web.health import health_routes
 from cqrskit.web.media_types import refuse_other_media_types
 from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
 from cqrskit.web.problems import Problems
+from cqrskit.web.strict_json import StrictRequest
 
 __all__ = ["CqrskitPlugin", "plugin_of"]
 
@@ -77,6 +78,7 @@ class CqrskitPlugin(InitPlugin):
             Exception: self._problems.of_unexpected,
             **app_config.exception_handlers,
         }
+        app_config.request_class = app_config.request_class or StrictRequest
         app_config.middleware = [refuse_other_media_types, *app_config.middleware]
         app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
         if _is_default(app_config.logging_config):
