@@ -1,0 +1,64 @@
+"""Whether every document equals the fold of the log: the promise that a read model rests on, checked from outside."""
+
+from typing import Any
+
+import msgspec
+
+from cqrskit.application import Runtime
+from cqrskit.projection import Projection, folds_of
+from cqrskit.read_store import Stored
+
+__all__ = ["Difference", "differences_from_log"]
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """A document that is not what the log says. `expected` and `found` are None where there is no document."""
+
+    projection: str
+    id: str
+    expected: Any
+    found: Any
+
+
+async def differences_from_log(
+    runtime: Runtime, projection: type[Projection], *, until: int | None = None
+) -> list[Difference]:
+    """Fold the log up to `until` (default: its head) in memory, and compare all documents of the read store with it.
+
+    The projection must have reached that position; documents that have gone beyond it are passed over. Everything is
+    held in memory, so this is for logs of up to some million events.
+    """
+    head = await runtime.event_store.head() if until is None else until
+    expected = await _fold(runtime, projection(), head)
+    index = projection().index
+    await runtime.read_store.refresh(index)
+    differences = []
+    async for stored in runtime.read_store.scan(index):
+        if stored.version > head:
+            expected.pop(stored.id, None)
+            continue
+        wanted = expected.pop(stored.id, None)
+        if wanted is None or (wanted.version, wanted.document) != (stored.version, stored.document):
+            differences.append(Difference(projection.name, stored.id, wanted and wanted.document, stored.document))
+    missing = [stored for stored in expected.values() if stored.document is not None]
+    return differences + [Difference(projection.name, each.id, each.document, None) for each in missing]
+
+
+async def _fold(runtime: Runtime, projection: Projection, head: int) -> dict[str, Stored]:
+    registry = runtime.application.registry
+    folds = folds_of(projection)
+    documents: dict[str, Stored] = {}
+    position = 0
+    while position < head:
+        limit = min(runtime.settings.block_size_max, head - position)
+        block = await runtime.event_store.read(position, limit, sorted(folds))
+        for recorded in block.events:
+            fold = folds[recorded.type]
+            event = registry.decode(recorded)
+            key = fold.key(event, recorded)
+            if key is not None:
+                before = documents.get(key)
+                document = fold.apply(None if before is None else before.document, event, recorded)
+                documents[key] = Stored(key, recorded.position, document)
+        position = block.until
+    return documents
