@@ -115,7 +115,7 @@ class Application:
             stack.push_async_callback(pool.close)
             event_store = PostgresEventStore(pool, url, connect_timeout_seconds=settings.connect_timeout_seconds)
             stack.push_async_callback(event_store.close)
-            read_store = _read_store(settings, PostgresReadStore(pool, settings.index_prefix))
+            read_store = _read_store(settings, PostgresReadStore(pool, url, settings.index_prefix))
             await read_store.open()
             stack.push_async_callback(read_store.close)
             await read_store.ping()

@@ -38,7 +38,6 @@ import typing
 from collections.abc import Iterator
 from datetime import date, datetime
 from enum import Enum, StrEnum
-from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
@@ -175,18 +174,27 @@ class DocumentShape(msgspec.Struct, frozen=True, eq=False):
         """One sentence per field in which an index with these `descriptions` differs from this shape."""
         ours = self.descriptions
         return [
-            f"{name} is {ours.get(name, 'gone')} in {self.document.__name__}, {descriptions.get(name, 'missing')} in the index"
+            f"{name} is {ours.get(name, 'gone')} in {self.document.__name__}, but {descriptions.get(name, 'gone')} there"
             for name in sorted(ours.keys() | descriptions.keys())
             if ours.get(name) != descriptions.get(name)
         ]
 
 
-@cache
+_shapes: dict[type[msgspec.Struct], DocumentShape] = {}
+
+
 def shape_of(document: type[msgspec.Struct]) -> DocumentShape:
     """The shape of a document class.
 
     Raises DefinitionError, naming the class and the field, when its documents could not be stored faithfully.
     """
+    shape = _shapes.get(document)
+    if shape is None:
+        shape = _shapes[document] = _make_shape(document)
+    return shape
+
+
+def _make_shape(document: type[msgspec.Struct]) -> DocumentShape:
     if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
         raise DefinitionError(f"a document must be a msgspec Struct, not {document!r}")
     config = document.__struct_config__

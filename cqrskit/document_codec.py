@@ -3,7 +3,6 @@
 import math
 import re
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -92,7 +91,7 @@ class DocumentCodec:
         return self._decoder.decode(data)
 
     def from_plain(self, plain: Any) -> Any:
-        """The document that these plain JSON values hold; raises msgspec.MsgspecError when they do not fit its class."""
+        """The document that these plain JSON values hold; raises msgspec.MsgspecError when they do not fit."""
         return msgspec.convert(plain, self._class)
 
     def words(self, data: bytes) -> dict[str, set[str]]:
@@ -119,10 +118,15 @@ class DocumentCodec:
                 _check_limit(field, value)
 
 
-@cache
+_codecs: dict[type[msgspec.Struct], DocumentCodec] = {}
+
+
 def codec_of(document: type[msgspec.Struct]) -> DocumentCodec:
     """The codec of a document class; one per class. Raises DefinitionError as `shape_of` does."""
-    return DocumentCodec(shape_of(document))
+    codec = _codecs.get(document)
+    if codec is None:
+        codec = _codecs[document] = DocumentCodec(shape_of(document))
+    return codec
 
 
 def check_id(document_id: str) -> None:

@@ -58,7 +58,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class ReadStore(Protocol):
-    """Each method raises ServerUnavailable when the server does not answer, ReadStoreError when it refuses a request."""
+    """Each method raises ServerUnavailable when the server does not answer, ReadStoreError when it refuses."""
 
     writes_are_visible: bool
     """Whether searches see a write at once, so that no refresh is needed."""

@@ -31,6 +31,7 @@
 """
 
 import asyncio
+import ctypes
 import json
 import os
 import signal
@@ -54,6 +55,7 @@ __all__ = [
     "SERVER_UNREACHABLE",
     "WRONG_USE",
     "common_options",
+    "die_with_parent",
     "json_option",
     "run",
     "run_group",
@@ -197,6 +199,16 @@ def _on_signals(first: Callable[[int], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, receive, number)
+
+
+_libc = ctypes.CDLL(None)
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """As ``preexec_fn`` of a subprocess: Linux sends it SIGTERM when its parent ends, however that happens."""
+    if sys.platform == "linux":
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 # --- errors

@@ -24,6 +24,7 @@ PARTS_IN_FLIGHT = 2
 ATTEMPTS_MAX = 8
 PAUSE_SECONDS_MAX = 5.0
 CONFLICT, TOO_MANY, SERVER_ERROR = 409, 429, 500
+ANSWERED = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 HEADERS = {
     "content-type": "application/vnd.elasticsearch+x-ndjson; compatible-with=8",
     "accept": "application/vnd.elasticsearch+json; compatible-with=8",
@@ -110,9 +111,9 @@ async def _write_part(client: AsyncElasticsearch, index_name: str, part: list[It
 
 async def _send(client: AsyncElasticsearch, index_name: str, body: bytes) -> list[Any] | None:
     """Each item's answer, or None if the whole request came at a bad moment."""
-    path = f"/{index_name}/_bulk?filter_path=items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+    path = f"/{index_name}/_bulk?filter_path={ANSWERED}&require_alias=false"
     try:
-        response = await client.perform_request("POST", path + "&require_alias=false", headers=HEADERS, body=body)
+        response = await client.perform_request("POST", path, headers=HEADERS, body=body)
     except ApiError as error:
         if error.status_code == TOO_MANY or error.status_code >= SERVER_ERROR:
             return None

@@ -58,25 +58,51 @@ def search_body(plan: Plan) -> dict[str, Any]:
     """The request for one page and one row more."""
     body: dict[str, Any] = {
         "query": {"bool": {"filter": [condition_body(plan.where)], "must_not": [{"term": {DELETED_FIELD: True}}]}},
-        "sort": [_sort_body(key) for key in plan.sort],
+        "sort": [_sort_body(key) for key in plan.sort if not key.absent],
         "size": plan.limit + 1,
         "track_total_hits": False,
         "version": True,
         "_source": {"excludes": [ID_FIELD, WORDS_FIELD]},
     }
     if plan.after is not None:
-        body["search_after"] = list(plan.after)
+        after = zip(plan.sort, plan.after, strict=True)
+        body["search_after"] = [_missing(key) if value is None else value for key, value in after if not key.absent]
     return body
 
 
+_LARGEST: dict[FieldKind, Any] = {
+    FieldKind.LONG: 2**63 - 1,
+    FieldKind.DOUBLE: "Infinity",
+    FieldKind.DATETIME: "2262-01-01T00:00:00Z",
+    FieldKind.DATE: "9999-12-31",
+}
+_SMALLEST: dict[FieldKind, Any] = {
+    FieldKind.LONG: -(2**63),
+    FieldKind.DOUBLE: "-Infinity",
+    FieldKind.DATETIME: "1970-01-01T00:00:00Z",
+    FieldKind.DATE: "0001-01-01",
+}
+
+
+def _missing(key: SortKey) -> Any:
+    """What a missing value counts as, so that it comes last: the outermost value of the kind, and null for keywords.
+
+    Elasticsearch orders by one value, so a real value of that size stands among the missing ones.
+    """
+    assert key.field is not None, "an id is never missing"
+    return (_SMALLEST if key.descending else _LARGEST).get(key.field.kind)
+
+
 def _sort_body(key: SortKey) -> dict[str, Any]:
-    order = {"order": "desc" if key.descending else "asc"}
+    order: dict[str, Any] = {"order": "desc" if key.descending else "asc"}
     if key.field is None:
         return {ID_FIELD: order}
     if key.field.kind is FieldKind.DATETIME:
-        return {key.field.name: {**order, "format": "strict_date_optional_time_nanos", "numeric_type": "date_nanos"}}
+        order |= {"format": "strict_date_optional_time_nanos", "numeric_type": "date_nanos"}
     if key.field.kind is FieldKind.DATE:
-        return {key.field.name: {**order, "format": "strict_date"}}
+        order |= {"format": "strict_date"}
+    if key.field.nullable and key.field.kind in (FieldKind.DATETIME, FieldKind.DATE):
+        order |= {"missing": _missing(key)}
     return {key.field.name: order}
 
 

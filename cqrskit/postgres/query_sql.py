@@ -21,7 +21,7 @@ def word_token(field_name: str, word: str) -> str:
     return f"{field_name}:{word}"
 
 
-def search_statement(table: Sql, plan: Plan, shape: DocumentShape, values: list[Any]) -> Sql:
+def search_statement(table: Sql, plan: Plan, shape: DocumentShape, values: list[Any]) -> sql.Composed:
     """The statement of one page and one row more; `values` receives what is to be bound, in order."""
     where = condition_sql(plan.where, shape, values)
     after = sql.SQL("") if plan.after is None else sql.SQL(" AND ") + _after_sql(plan.sort, plan.after, values)
@@ -97,32 +97,42 @@ def _comparisons(expression: Sql, node: RangeNode, values: list[Any]) -> Sql:
 
 def _after_sql(keys: Sequence[SortKey], after: Sequence[Any], values: list[Any]) -> Sql:
     """Rows behind the last one seen; one row comparison, which a B-tree serves, where all keys run one way."""
-    if len({key.descending for key in keys}) == 1:
+    if len({key.descending for key in keys}) == 1 and not any(key.absent for key in keys):
         left = sql.SQL(", ").join(_key_sql(key) for key in keys)
         right = sql.SQL(", ").join(_bound(key, value, values) for key, value in zip(keys, after, strict=True))
         return sql.SQL("({}) {} ({})").format(left, sql.SQL("<" if keys[0].descending else ">"), right)
     alternatives = []
     for place, key in enumerate(keys):
-        parts = [
-            sql.SQL("{} = {}").format(_key_sql(before), _bound(before, value, values))
-            for before, value in zip(keys[:place], after, strict=False)
-        ]
+        if after[place] is None:
+            continue  # behind a missing value there is only another id
+        parts = [_equal_sql(before, value, values) for before, value in zip(keys[:place], after, strict=False)]
         operator = sql.SQL("<" if key.descending else ">")
         parts.append(sql.SQL("{} {} {}").format(_key_sql(key), operator, _bound(key, after[place], values)))
         alternatives.append(sql.SQL("({})").format(sql.SQL(" AND ").join(parts)))
     return sql.SQL("({})").format(sql.SQL(" OR ").join(alternatives))
 
 
+def _equal_sql(key: SortKey, value: Any, values: list[Any]) -> Sql:
+    if value is None:
+        return sql.SQL("{} IS NULL").format(_key_sql(key))
+    return sql.SQL("{} = {}").format(_key_sql(key), _bound(key, value, values))
+
+
 def _bound(key: SortKey, value: Any, values: list[Any]) -> Sql:
     if key.field is None:
         values.append(value)
         return sql.SQL("%s::text")
+    if key.absent:
+        values.append(value)
+        return sql.SQL("%s::boolean")
     values.append(_comparable(key.field.kind, value))
     return sql.SQL("%s") + _bound_type(key.field.kind)
 
 
 def _key_sql(key: SortKey) -> Sql:
-    return sql.SQL("id") if key.field is None else _expression(key.field)
+    if key.field is None:
+        return sql.SQL("id")
+    return sql.SQL("({} IS NULL)").format(_expression(key.field)) if key.absent else _expression(key.field)
 
 
 def _expression(field: Field) -> Sql:
@@ -157,10 +167,10 @@ def _fixed_fields(shape: DocumentShape) -> set[str]:
     return names | own
 
 
-def index_statements(table_name: str, schema: str, shape: DocumentShape) -> list[Sql]:
+def index_statements(table_name: str, schema: str, shape: DocumentShape) -> list[sql.Composed]:
     """The table's indexes: one GIN for equality, one for words, a B-tree for each `Indexed` field."""
     table = sql.Identifier(schema, table_name)
-    statements: list[Sql] = [
+    statements: list[sql.Composed] = [
         sql.SQL("CREATE INDEX ON {} USING gin (document jsonb_path_ops) WITH (fastupdate = off)").format(table)
     ]
     if any(field.kind is FieldKind.TEXT for field in shape.fields.values()):

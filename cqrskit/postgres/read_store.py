@@ -48,9 +48,10 @@ class PostgresReadStore:
 
     writes_are_visible = True
 
-    def __init__(self, pool: AsyncPool, prefix: str) -> None:
-        """`pool` stays its owner's; `prefix` begins every table's name."""
+    def __init__(self, pool: AsyncPool, url: str, prefix: str) -> None:
+        """`pool` to `url` stays its owner's; `prefix` begins every table's name."""
         self._pool = pool
+        self._url = url
         self._prefix = prefix
 
     async def open(self) -> None:
@@ -182,7 +183,7 @@ class PostgresReadStore:
         """All documents, ordered by id."""
         return scan_pages(self, index)
 
-    async def _fetch(self, query: sql.Composable, values: list[Any]) -> list[TupleRow]:
+    async def _fetch(self, query: sql.Composed, values: list[Any]) -> list[TupleRow]:
         """All rows; none when the table does not exist."""
         async with self._connection() as connection:
             try:
@@ -195,7 +196,7 @@ class PostgresReadStore:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
-        with connection_errors(self._pool.conninfo):
+        with connection_errors(self._url):
             async with self._pool.connection() as connection:
                 try:
                     yield connection

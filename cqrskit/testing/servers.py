@@ -1,6 +1,5 @@
 """Real servers for tests and for the demo: started here, gone with whoever started them."""
 
-import ctypes
 import os
 import pwd
 import shutil
@@ -19,6 +18,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
+from cqrskit.cli.running import die_with_parent
 from cqrskit.embedded import EmbeddedPostgres
 from cqrskit.errors import ServerUnavailable
 from cqrskit.postgres.migrate import migrate
@@ -30,7 +30,6 @@ START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 30
 TEMPLATE = "cqrskit_template"
 UNPRIVILEGED_USER = "nobody"
-PR_SET_PDEATHSIG = 1
 
 
 class PostgresServer:
@@ -169,7 +168,7 @@ class ElasticsearchServer:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
                 user=user,
                 extra_groups=[] if user is not None else None,
             )
@@ -186,14 +185,6 @@ class ElasticsearchServer:
                 time.sleep(0.2)
         lines = (self._folder / "out.log").read_text(errors="replace").splitlines()[-5:]
         raise ServerUnavailable("Elasticsearch", self.url, "it did not start: " + " | ".join(lines))
-
-
-_libc = ctypes.CDLL(None)
-
-
-def _die_with_parent() -> None:
-    """Runs in the child before exec: the kernel stops it when its parent ends, also by kill -9."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _free_port() -> int:
