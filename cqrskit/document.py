@@ -172,11 +172,11 @@ class DocumentShape(msgspec.Struct, frozen=True, eq=False):
 
     def differences_from(self, descriptions: dict[str, str]) -> list[str]:
         """One sentence per field in which an index with these `descriptions` differs from this shape."""
-        ours = self.descriptions
+        ours, name = self.descriptions, self.document.__name__
         return [
-            f"{name} is {ours.get(name, 'gone')} in {self.document.__name__}, but {descriptions.get(name, 'gone')} there"
-            for name in sorted(ours.keys() | descriptions.keys())
-            if ours.get(name) != descriptions.get(name)
+            f"{field} is {ours.get(field, 'gone')} in {name}, but {descriptions.get(field, 'gone')} there"
+            for field in sorted(ours.keys() | descriptions.keys())
+            if ours.get(field) != descriptions.get(field)
         ]
 
 
