@@ -30,6 +30,7 @@ from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
 from cqrskit.settings import Settings
+from cqrskit.tasks import end_tasks
 
 __all__ = ["Application", "ProjectionStatus", "Runtime", "database_url"]
 
@@ -193,9 +194,7 @@ class Runtime:
     async def close(self) -> None:
         """Finish the accepted commands, then stop the projections."""
         await self.executor.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._listener.stop()
         await self._notifier.stop()
 

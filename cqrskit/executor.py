@@ -35,6 +35,7 @@ from cqrskit.event_store import AppendTransaction, EventStore
 from cqrskit.events import EventRegistry, Metadata, NewEvent
 from cqrskit.repository import MissingAggregate, Repository
 from cqrskit.settings import Settings
+from cqrskit.tasks import end_tasks
 
 __all__ = ["CommandResult", "Executor"]
 
@@ -180,9 +181,7 @@ class Executor:
         if self._task is None:
             return
         _, unfinished = await asyncio.wait({self._task}, timeout=self._settings.shutdown_timeout_seconds)
-        for task in unfinished:
-            task.cancel()
-            await asyncio.wait({task})
+        await end_tasks(unfinished)
         while self._queue:
             self._queue.popleft().resolve(ShuttingDown())
         self._task = None

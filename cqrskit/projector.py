@@ -132,7 +132,8 @@ class Projector:
             until_refresh = self._refreshed_at + self._settings.refresh_interval_seconds - time.monotonic()
             seconds = min(seconds, max(until_refresh, 0.0))
         try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
         except TimeoutError:
             return
 

@@ -110,7 +110,8 @@ async def _read(
         if not selection.follow:
             return
         try:
-            await asyncio.wait_for(stop.wait(), settings.poll_interval_seconds)
+            async with asyncio.timeout(settings.poll_interval_seconds):
+                await stop.wait()
         except TimeoutError:
             continue
 

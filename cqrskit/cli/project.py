@@ -51,7 +51,8 @@ async def _project(application: Application, names: Sequence[str], until_level: 
             if goal is not None and await _reached(runtime, names, goal):
                 break
             try:
-                await asyncio.wait_for(stop.wait(), CHECK_INTERVAL_SECONDS)
+                async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
+                    await stop.wait()
             except TimeoutError:
                 continue
     return 0

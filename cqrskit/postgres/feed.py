@@ -1,7 +1,6 @@
 """Waking followers: one coalesced NOTIFY after commits, and a listener for those who follow."""
 
 import asyncio
-import contextlib
 
 import psycopg
 import structlog
@@ -9,6 +8,7 @@ import structlog
 from cqrskit.errors import ServerUnavailable
 from cqrskit.postgres.connections import connect
 from cqrskit.postgres.sql import statement
+from cqrskit.tasks import end_tasks
 
 __all__ = ["LogListener", "LogNotifier"]
 
@@ -37,7 +37,8 @@ class LogNotifier:
 
     async def stop(self) -> None:
         """Stop sending; followers poll."""
-        await _cancel(self._task)
+        if self._task is not None:
+            await end_tasks([self._task])
 
     async def _run(self) -> None:
         while True:
@@ -80,7 +81,8 @@ class LogListener:
 
     async def stop(self) -> None:
         """Stop listening."""
-        await _cancel(self._task)
+        if self._task is not None:
+            await end_tasks([self._task])
 
     async def _run(self) -> None:
         while True:
@@ -94,10 +96,3 @@ class LogListener:
             except (psycopg.Error, ServerUnavailable) as error:
                 log.warning("listener.disconnected", reason=str(error))
             await asyncio.sleep(RECONNECT_INTERVAL_SECONDS)
-
-
-async def _cancel(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -30,6 +30,8 @@ START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 30
 TEMPLATE = "cqrskit_template"
 UNPRIVILEGED_USER = "nobody"
+FILE_OPTIONS = ("-Xlog:gc", "HeapDump", "ErrorFile")
+"""Java options that would write into the installation, which others share."""
 
 
 class PostgresServer:
@@ -134,6 +136,9 @@ class ElasticsearchServer:
         shutil.copytree(home / "config", folder / "config")
         for name in ("data", "logs", "tmp"):
             (folder / name).mkdir()
+        options = folder / "config" / "jvm.options"
+        lines = options.read_text().splitlines()
+        options.write_text("\n".join(line for line in lines if not any(word in line for word in FILE_OPTIONS)) + "\n")
         settings = {
             "cluster.name": f"cqrskit-{folder.name}",
             "discovery.type": "single-node",
