@@ -171,12 +171,16 @@ class Runtime:
             await self._notifier.start()
             await self.executor.start()
         for name in names:
-            self.project(self.application.projection_named(name))
+            await self.project(self.application.projection_named(name))
         if names:
             await self._listener.start()
 
-    def project(self, projection: type[Projection]) -> Projector:
-        """Run a projection as a task of this runtime; it is stopped when the runtime closes."""
+    async def project(self, projection: type[Projection]) -> Projector:
+        """Run a projection as a task of this runtime; it is stopped when the runtime closes.
+
+        When this returns, its index is there and readers know its checkpoint. Raises ServerUnavailable, or
+        ConfigurationError if the index was made for other documents.
+        """
         projector = Projector(
             projection(),
             event_store=self.event_store,
@@ -187,6 +191,7 @@ class Runtime:
             settings=self.settings,
             wake=self._listener.follow(),
         )
+        await projector.open()
         self.projectors[projection.name] = projector
         self._tasks.append(asyncio.create_task(_supervise(projector), name=f"cqrskit-{projection.name}"))
         return projector

@@ -42,7 +42,7 @@ class _Folded(msgspec.Struct):
 
 
 class Projector:
-    """Keeps the documents of one projection level with the log. `run` it as a task; cancel it to stop."""
+    """Keeps the documents of one projection level with the log. `open` it, `run` it as a task, cancel that to stop."""
 
     def __init__(
         self,
@@ -80,12 +80,8 @@ class Projector:
     async def run(self) -> None:
         """Follow the log until cancelled. Servers that do not answer are tried again, with a growing pause."""
         pause_seconds = 0.1
-        ready = False
         while True:
             try:
-                if not ready:
-                    await self._open()
-                    ready = True
                 level = await self.step()
                 pause_seconds = 0.1
                 self.failure = None
@@ -101,7 +97,11 @@ class Projector:
                 log.error("projector.stopped", projection=self.projection.name, reason=str(error))
                 raise
 
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Make the index if need be and take up the checkpoint; before `run`.
+
+        Raises ServerUnavailable, or ConfigurationError if the index was made for other documents.
+        """
         self._index_identity = await self._read_store.prepare(self._index)
         checkpoint = await self._checkpoints.register(self._index.name, self._index.generation, self._index_identity)
         self.position, self.visible_position = checkpoint.position, checkpoint.visible_position

@@ -1,0 +1,120 @@
+"""The Postgres event store: an append-only log with dense positions in commit order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import LiteralString
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from cqrskit.errors import ServerUnavailable, StreamConflict
+from cqrskit.events import NewEvent
+from cqrskit.postgres.connections import open_pool
+from cqrskit.postgres.event_store import PostgresEventStore
+
+
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[PostgresEventStore]:
+    pool = await open_pool(dsn, connections_max=4, timeout_seconds=10)
+    store = PostgresEventStore(pool, dsn)
+    yield store
+    await store.close()
+    await pool.close()
+
+
+def new(stream_id: UUID, version: int, kind: str = "Thing.Happened") -> NewEvent:
+    moment = datetime(2026, 2, 3, 4, 5, 6, 789_012, tzinfo=UTC)
+    return NewEvent(stream_id, version, kind, f'{{"number":{version}}}'.encode(), b'{"actor":"ann"}', moment)
+
+
+async def append(store: PostgresEventStore, *events: NewEvent) -> None:
+    async with store.transaction(len(events)) as transaction:
+        await transaction.append(events)
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE events SET type = 'x'", "DELETE FROM events", "TRUNCATE events", "TRUNCATE log_head, events"]
+)
+async def test_the_database_refuses_to_change_the_log(postgres_dsn: str, statement: LiteralString) -> None:
+    async with opened(postgres_dsn) as store:
+        await append(store, new(uuid4(), 1))
+        with psycopg.connect(postgres_dsn) as connection, pytest.raises(psycopg.errors.RestrictViolation):
+            connection.execute(statement)
+        assert (await store.read(0, 10)).events[0].type == "Thing.Happened"
+
+
+async def test_what_is_appended_comes_back_as_it_was(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as store:
+        event = new(uuid4(), 1)
+        await append(store, event)
+        (found,) = (await store.read(0, 10)).events
+        assert found.position == 1
+        names = ("stream_id", "stream_version", "type", "data", "metadata", "recorded_at")
+        assert [getattr(found, name) for name in names] == [getattr(event, name) for name in names]
+
+
+async def test_many_streams_are_loaded_in_one_query_each_in_order(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as store:
+        streams = [uuid4() for _ in range(50)]
+        for version in (1, 2, 3):
+            await append(store, *(new(stream_id, version) for stream_id in streams))
+        found = await store.load_streams([*streams[:20], uuid4()])
+        assert len(found) == 60
+        for stream_id in streams[:20]:
+            assert [event.stream_version for event in found if event.stream_id == stream_id] == [1, 2, 3]
+
+
+async def test_a_block_of_the_feed_tells_how_far_it_has_looked_also_when_it_finds_nothing(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as store:
+        stream_id = uuid4()
+        await append(store, *(new(stream_id, version, f"Thing.{'AB'[version % 2]}") for version in range(1, 11)))
+        block = await store.read(0, 4, ["Thing.A"])
+        assert ([event.position for event in block.events], block.until, block.head) == ([2, 4], 4, 10)
+        block = await store.read(4, 100, ["Thing.Never"])
+        assert (block.events, block.until, block.head) == ([], 10, 10)
+        assert (await store.read(10, 5)).until == 10
+
+
+async def test_a_taken_version_is_a_conflict_and_leaves_no_gap(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as store:
+        stream_id = uuid4()
+        await append(store, new(stream_id, 1))
+        with pytest.raises(StreamConflict):
+            await append(store, new(uuid4(), 1), new(stream_id, 1))
+        await append(store, new(stream_id, 2))
+        assert [event.position for event in (await store.read(0, 10)).events] == [1, 2]
+
+
+async def test_a_waiting_writer_gets_the_positions_after_those_of_the_one_that_holds_the_log(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as first, opened(postgres_dsn) as second:
+        slow, quick = uuid4(), uuid4()
+        async with first.transaction(1) as transaction:
+            waiting = asyncio.create_task(append(second, new(quick, 1)))
+            done, _ = await asyncio.wait({waiting}, timeout=0.3)
+            assert not done, "the second writer must wait for the first one's commit"
+            assert await second.head() == 0
+            await transaction.append([new(slow, 1)])
+        await waiting
+        assert [event.stream_id for event in (await first.read(0, 10)).events] == [slow, quick]
+
+
+async def test_a_transaction_tells_which_streams_others_changed(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as store:
+        early, late = uuid4(), uuid4()
+        await append(store, new(early, 1))
+        await append(store, new(late, 1))
+        async with store.transaction(0) as transaction:
+            assert transaction.previous_head == 2
+            assert await transaction.changed_streams(1) == {late}
+            await transaction.resize(1)
+            await transaction.append([new(late, 2)])
+        assert await store.head() == 3
+
+
+async def test_a_database_that_is_gone_is_named_without_its_password() -> None:
+    with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:1/bank") as caught:
+        await open_pool("postgresql://ann:secret@127.0.0.1:1/bank", connections_max=2, timeout_seconds=2)
+    assert "secret" not in str(caught.value)
