@@ -8,6 +8,7 @@ import fcntl
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,7 @@ SOCKET_PATH_BYTES_MAX = 80
 """A Unix socket's path has at most 107 bytes, of which Postgres adds its file's name."""
 START_TIMEOUT_SECONDS = 60
 UNPRIVILEGED_USER = "nobody"
+ROOTS_FOLDER = Path("/var/lib/cqrskit")
 
 
 class EmbeddedPostgres:
@@ -52,6 +54,7 @@ class EmbeddedPostgres:
         self._binaries = _binaries()
         self._user = pwd.getpwnam(UNPRIVILEGED_USER).pw_uid if os.geteuid() == 0 else None
         try:
+            self._folder = _reachable(self._folder, self._user)
             self._prepare_folder()
             with exclusive(self._folder):
                 self._register()
@@ -145,6 +148,18 @@ class EmbeddedPostgres:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
+
+
+def _reachable(folder: Path, user: int | None) -> Path:
+    """The folder, or where we are root and `user` may not enter it, one under /var/lib that it names from then on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if user is None or all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents)):
+        return folder
+    with exclusive(folder):
+        pointer = folder / "kept-elsewhere"
+        if not pointer.exists():
+            pointer.write_text(str(ROOTS_FOLDER / uuid4().hex))
+        return Path(pointer.read_text())
 
 
 def _others(folder: Path) -> bool:

@@ -36,15 +36,16 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
 
 async def start(
     *arguments: str,
+    module: str = "cqrskit",
     folder: Path = ROOT,
     stdout: int = asyncio.subprocess.PIPE,
     variables: Mapping[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
-    """Start ``python -m cqrskit`` with these arguments and variables; `stdout` is a pipe or a descriptor."""
+    """Start ``python -m cqrskit``, or another module; `stdout` is a pipe or a descriptor."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "cqrskit",
+        module,
         *arguments,
         cwd=folder,
         env=environment(variables or {}),
@@ -75,8 +76,13 @@ def processes_left(process: asyncio.subprocess.Process) -> bool:
 
 
 async def cqrskit(*arguments: str, folder: Path = ROOT, variables: Mapping[str, str] | None = None) -> Finished:
-    """Run a command to its end."""
+    """Run a command of ``cqrskit`` to its end."""
     return await finish(await start(*arguments, folder=folder, variables=variables))
+
+
+async def ledger(*arguments: str, folder: Path = ROOT, variables: Mapping[str, str] | None = None) -> Finished:
+    """Run a command of ``ledger`` to its end."""
+    return await finish(await start(*arguments, module="example_ledger", folder=folder, variables=variables))
 
 
 async def address_of(process: asyncio.subprocess.Process) -> str:
