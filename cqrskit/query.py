@@ -48,7 +48,7 @@ class Terms(Condition):
 
 @dataclass(frozen=True, slots=True)
 class Range(Condition):
-    """The field has one value between these bounds: greater (or equal), less (or equal). At least one is given."""
+    """The field has one value between these bounds: gt or gte, and lt or lte; at least one is given."""
 
     field: str
     gt: AnyValue = None

@@ -252,6 +252,8 @@ def _range(field: Field, condition: Range) -> RangeNode:
         raise InvalidQuery(f"{field.name!r} is a {field.kind} field, which has no order to compare by")
     given = [(name, getattr(condition, name)) for name in ("gt", "gte", "lt", "lte")]
     bounds = tuple((name, _value(field, value)) for name, value in given if value is not None)
+    if {"gt", "gte"} <= {name for name, _ in bounds} or {"lt", "lte"} <= {name for name, _ in bounds}:
+        raise InvalidQuery(f"the range of {field.name!r} has two bounds on one side: give gt or gte, and lt or lte")
     if not bounds:
         raise InvalidQuery(f"the range of {field.name!r} has no bound: give gt, gte, lt or lte")
     return RangeNode(field, bounds)

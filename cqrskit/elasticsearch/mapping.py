@@ -83,6 +83,12 @@ _SMALLEST: dict[FieldKind, Any] = {
     FieldKind.DATE: "0001-01-01",
 }
 
+_COUNTED: dict[FieldKind, tuple[int, int]] = {
+    FieldKind.DATETIME: (9_214_646_400_000_000_000, 0),
+    FieldKind.DATE: (253_402_214_400_000, -62_135_596_800_000),
+}
+"""The same moments as Elasticsearch counts them, in nanoseconds and in milliseconds since 1970."""
+
 
 def _missing(key: SortKey) -> Any:
     """What a missing value counts as, so that it comes last: the outermost value of the kind, and null for keywords.
@@ -101,9 +107,17 @@ def _sort_body(key: SortKey) -> dict[str, Any]:
         order |= {"format": "strict_date_optional_time_nanos", "numeric_type": "date_nanos"}
     if key.field.kind is FieldKind.DATE:
         order |= {"format": "strict_date"}
-    if key.field.nullable and key.field.kind in (FieldKind.DATETIME, FieldKind.DATE):
-        order |= {"missing": _missing(key)}
+    if key.field.nullable and key.field.kind in _COUNTED:
+        order |= {"missing": _COUNTED[key.field.kind][key.descending]}
     return {key.field.name: order}
+
+
+def _exact(field: Field, value: Any) -> Any:
+    """A moment to the nanosecond: Elasticsearch takes one of whole seconds for the whole of its second."""
+    if field.kind is not FieldKind.DATETIME:
+        return value
+    whole, _, fraction = value.removesuffix("Z").partition(".")
+    return f"{whole}.{fraction:0<9}Z"
 
 
 def condition_body(node: Node) -> dict[str, Any]:
@@ -118,8 +132,8 @@ def condition_body(node: Node) -> dict[str, Any]:
         case NotNode(inner):
             return {"bool": {"must_not": [condition_body(inner)]}}
         case TermsNode(field, values):
-            return {"terms": {field.name: list(values)}}
+            return {"terms": {field.name: [_exact(field, value) for value in values]}}
         case RangeNode(field, bounds):
-            return {"range": {field.name: dict(bounds)}}
+            return {"range": {field.name: {name: _exact(field, value) for name, value in bounds}}}
         case WordNode(fields, word):
             return {"terms": {WORDS_FIELD: [f"{field.name}:{word}" for field in fields]}}

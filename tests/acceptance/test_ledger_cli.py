@@ -192,8 +192,8 @@ async def test_check_finds_what_is_wrong_in_the_log_and_in_a_document(postgres_d
     assert (finished.code, [each["invariant"] for each in json.loads(finished.out)["violations"]]) == (1, [10])
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(
-            "INSERT INTO events SELECT (SELECT max(position) FROM events) + 2, stream_id, stream_version + 3, type, data, metadata, recorded_at "
-            "FROM events WHERE type = 'Account.Debited' ORDER BY position DESC LIMIT 1"
+            "INSERT INTO events SELECT (SELECT max(position) FROM events) + 2, stream_id, stream_version + 3, type, "
+            "data, metadata, recorded_at FROM events WHERE type = 'Account.Debited' ORDER BY position DESC LIMIT 1"
         )
         connection.execute("UPDATE log_head SET position = (SELECT max(position) FROM events)")
     finished = await ledger("check", "--log-only", variables=variables_of(settings))
