@@ -35,6 +35,7 @@ from cqrskit.event_store import AppendTransaction, EventStore
 from cqrskit.events import EventRegistry, Metadata, NewEvent
 from cqrskit.repository import MissingAggregate, Repository
 from cqrskit.settings import Settings
+from cqrskit.submissions import CommandResult, Submission, Waiting
 from cqrskit.tasks import end_tasks
 
 __all__ = ["CommandResult", "Executor"]
@@ -43,50 +44,6 @@ log = structlog.get_logger(__name__)
 encode_json = msgspec.json.Encoder().encode
 
 RETRY_AFTER_SECONDS = 0.5
-
-
-class CommandResult(msgspec.Struct, frozen=True):
-    """What a handler returned, and the position at which a reader sees everything that it rests on.
-
-    For a command that appended events this is the position of the last of them; for one that changed nothing,
-    the last position of the aggregates it looked at. `appended` tells which.
-    """
-
-    reply: Any
-    position: int
-    appended: bool
-
-
-class _Submission:
-    """Commands that were given to the executor together, and the future that resolves with all their results."""
-
-    __slots__ = ("future", "remaining", "results")
-
-    def __init__(self, count: int, future: "asyncio.Future[list[CommandResult | CqrskitError]]") -> None:
-        self.results: list[Any] = [None] * count
-        self.remaining = count
-        self.future = future
-
-    def resolve(self, index: int, result: CommandResult | CqrskitError) -> None:
-        self.results[index] = result
-        self.remaining -= 1
-        if self.remaining == 0 and not self.future.done():
-            self.future.set_result(self.results)
-
-
-class _Waiting(msgspec.Struct, gc=False):
-    """One command in the queue."""
-
-    command: Command
-    metadata: bytes
-    submission: Any
-    index: int
-    resolved: bool = False
-
-    def resolve(self, result: CommandResult | CqrskitError) -> None:
-        if not self.resolved:
-            self.resolved = True
-            self.submission.resolve(self.index, result)
 
 
 class _Decision(msgspec.Struct):
@@ -119,7 +76,7 @@ class Executor:
         self._on_commit = on_commit
         self._clock = clock
         self._repository = Repository(registry, size_max=settings.cached_aggregates_max)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -154,13 +111,13 @@ class Executor:
             raise Busy(len(self._queue), RETRY_AFTER_SECONDS)
         if not commands:
             return []
-        submission = _Submission(len(commands), asyncio.get_running_loop().create_future())
+        submission = Submission(len(commands), asyncio.get_running_loop().create_future())
         encoded: dict[type[Command], bytes] = {}
         for index, command in enumerate(commands):
             command_class = type(command)
             if command_class not in encoded:
                 encoded[command_class] = _encode_metadata(metadata, command_class)
-            self._queue.append(_Waiting(command, encoded[command_class], submission, index))
+            self._queue.append(Waiting(command, encoded[command_class], submission, index))
         self._wake.set()
         return await submission.future
 
@@ -207,11 +164,11 @@ class Executor:
                 log.exception("executor.batch_failed", commands=len(batch))
             self._repository.trim()
 
-    def _take_batch(self) -> list[_Waiting]:
+    def _take_batch(self) -> list[Waiting]:
         queue = self._queue
         return [queue.popleft() for _ in range(min(len(queue), self._settings.batch_size_max))]
 
-    async def _process(self, batch: list[_Waiting]) -> None:
+    async def _process(self, batch: list[Waiting]) -> None:
         """Decide a batch, commit it and resolve its callers; halve it when the database refuses it."""
         try:
             decisions = await self._decide(batch)
@@ -232,7 +189,7 @@ class Executor:
 
     # --- decide
 
-    async def _decide(self, batch: list[_Waiting]) -> list[_Decision]:
+    async def _decide(self, batch: list[Waiting]) -> list[_Decision]:
         """Run the handlers of a batch in order; load what they miss, for the whole batch in one query."""
         self._decided = {}
         repository = self._repository
@@ -251,7 +208,7 @@ class Executor:
         finally:
             decision_time.reset(token)
 
-    def _decide_until_miss(self, batch: list[_Waiting], decisions: list[_Decision]) -> list[UUID]:
+    def _decide_until_miss(self, batch: list[Waiting], decisions: list[_Decision]) -> list[UUID]:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
         for waiting in batch[len(decisions) :]:
             try:
@@ -260,7 +217,7 @@ class Executor:
                 return [miss.stream_id, *self._probe(batch[len(decisions) + 1 :], miss.stream_id)]
         return []
 
-    def _decide_one(self, waiting: _Waiting) -> _Decision:
+    def _decide_one(self, waiting: Waiting) -> _Decision:
         repository = self._repository
         repository.pending.clear()
         touched: set[UUID] = set()
@@ -310,7 +267,7 @@ class Executor:
         self._repository.forget({triggered.__dict__["originator_id"] for _, triggered in pending})
         pending.clear()
 
-    def _probe(self, rest: Iterable[_Waiting], known_miss: UUID) -> set[UUID]:
+    def _probe(self, rest: Iterable[Waiting], known_miss: UUID) -> set[UUID]:
         """Run handlers only to learn which aggregates they miss; they are stopped before they change one."""
         missing: set[UUID] = set()
         repository = self._repository
@@ -342,7 +299,7 @@ class Executor:
 
     # --- append
 
-    async def _commit(self, batch: list[_Waiting], decisions: list[_Decision]) -> list[_Decision]:
+    async def _commit(self, batch: list[Waiting], decisions: list[_Decision]) -> list[_Decision]:
         """Make the decisions durable; they may be others than those given, if somebody else appended meanwhile."""
         count = sum(len(decision.events) for decision in decisions)
         if count == 0 and await self._store.head() == self._known_head:
@@ -361,7 +318,7 @@ class Executor:
         return decisions
 
     async def _decide_again_if_stale(
-        self, batch: list[_Waiting], decisions: list[_Decision], transaction: AppendTransaction
+        self, batch: list[Waiting], decisions: list[_Decision], transaction: AppendTransaction
     ) -> list[_Decision]:
         changed = await transaction.changed_streams(self._known_head)
         self._known_head = transaction.previous_head
@@ -389,7 +346,7 @@ class Executor:
 
     # --- reply
 
-    def _reply(self, batch: list[_Waiting], decisions: list[_Decision]) -> None:
+    def _reply(self, batch: list[Waiting], decisions: list[_Decision]) -> None:
         position = self._known_head - sum(len(decision.events) for decision in decisions)
         for waiting, decision in zip(batch, decisions, strict=True):
             position += len(decision.events)
@@ -404,7 +361,7 @@ class Executor:
         if self._on_commit is not None:
             self._on_commit()
 
-    def _fail_all(self, batch: list[_Waiting], error: CqrskitError) -> None:
+    def _fail_all(self, batch: list[Waiting], error: CqrskitError) -> None:
         for waiting in batch:
             waiting.resolve(error)
 

@@ -9,6 +9,8 @@ import pytest
 
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 
+__all__ = ["elasticsearch_server", "elasticsearch_url", "index_prefix", "postgres_dsn", "postgres_server"]
+
 WITHOUT_ELASTICSEARCH = "CQRSKIT_TEST_WITHOUT_ELASTICSEARCH"
 
 

@@ -27,13 +27,13 @@ CHECK_INTERVAL_SECONDS = 0.1
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--open-accounts", is_flag=True, help="Open accounts that rows name, without overdraft limit.")
 @click.option(
-    "--without-projections",
+    "--no-projections",
     is_flag=True,
     help="Leave the read models to a `ledger serve` or `cqrskit project` that runs already.",
 )
 @json_option("Write the report as JSON.")
 @common_options
-def import_command(file: Path, open_accounts: bool, without_projections: bool, as_json: bool) -> None:
+def import_command(file: Path, open_accounts: bool, no_projections: bool, as_json: bool) -> None:
     """Post the transfers of FILE (CSV or NDJSON), each once, however often the file is imported.
 
     Columns: transfer_id, debit_account, credit_account, amount (minor units), currency, and optionally effective_at
@@ -48,7 +48,7 @@ def import_command(file: Path, open_accounts: bool, without_projections: bool, a
       ledger import transfers.ndjson --json
     """
     reader = RowReader(file)
-    run(lambda: _import(reader, open_accounts, not without_projections, as_json))
+    run(lambda: _import(reader, open_accounts, not no_projections, as_json))
 
 
 async def _import(reader: RowReader, open_accounts: bool, with_projections: bool, as_json: bool) -> int:

@@ -13,19 +13,19 @@ __all__ = ["serve_command"]
 @click.option("--host", help="Address to listen on (default: CQRSKIT_HOST, 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 picks a free one (default: CQRSKIT_PORT, 8000).")
 @click.option(
-    "--without-projections",
+    "--no-projections",
     is_flag=True,
     help="Only the API; run `cqrskit project --app example_ledger.application:ledger` elsewhere.",
 )
 @common_options
-def serve_command(host: str | None, port: int | None, without_projections: bool) -> None:
+def serve_command(host: str | None, port: int | None, no_projections: bool) -> None:
     """Serve the ledger's API until SIGINT or SIGTERM, with its projections in the same process.
 
     \b
     Examples:
       ledger serve
       ledger serve --host 0.0.0.0 --port 80
-      CQRSKIT_ELASTICSEARCH_URL=http://localhost:9200 ledger serve --without-projections
+      CQRSKIT_ELASTICSEARCH_URL=http://localhost:9200 ledger serve --no-projections
     """
     settings = load_settings(host=host, port=port)
-    serve_application(create_app(settings), settings, projections=() if without_projections else None)
+    serve_application(create_app(settings), settings, projections=() if no_projections else None)

@@ -1,0 +1,43 @@
+"""Every code block of the documentation runs, or says why it does not."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.documents import Page, blocks_of
+from tests.integration.running_processes import ROOT
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder that the embedded Postgres can use."""
+    with tempfile.TemporaryDirectory(prefix="cqrskit-docs-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+async def test_the_blocks_of_a_page_do_what_they_say(page: Path, folder: Path) -> None:
+    running = Page(folder)
+    try:
+        for block in blocks_of(page):
+            await running.run(block)
+    finally:
+        await running.close()
+
+
+def test_no_fence_is_overlooked() -> None:
+    for page in PAGES:
+        fences = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("```")]
+        assert len(fences) == 2 * len(blocks_of(page)), page
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
