@@ -1,5 +1,6 @@
 """Commands, and which handler decides each of them."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 from uuid import UUID
@@ -41,13 +42,17 @@ class HandlerRegistry:
     """Finds the one handler of a command."""
 
     def __init__(self, handlers: Iterable[Handler]) -> None:
-        """Register `handlers`; an unmarked function or two for one command raise DefinitionError."""
+        """Register `handlers`; an unmarked or asynchronous function, or two for one command, raise DefinitionError."""
         self._handlers: dict[type[Command], Handler] = {}
         for handler in handlers:
             name = getattr(handler, "__qualname__", repr(handler))
             command_class = getattr(handler, "handled_command", None)
             if command_class is None:
                 raise DefinitionError(f"{name} does not say which command it handles: add @handles(TheCommand)")
+            if inspect.iscoroutinefunction(handler):
+                raise DefinitionError(
+                    f"{name} is a coroutine function: a handler is a plain function, since it may run again"
+                )
             if command_class in self._handlers:
                 other = self._handlers[command_class]
                 raise DefinitionError(

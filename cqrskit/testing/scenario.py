@@ -27,8 +27,8 @@ __all__ = ["Scenario"]
 class Scenario:
     """One story about an application: events that happened, commands, and what came of the last one.
 
-    After `when`, `reply` is what the handler returned, `refusal` what it raised, `events` what it decided: pairs of
-    stream id and event, in order. Decided events are part of the story for the next `when`.
+    `log` holds all that has happened. After `when`, `reply` is what the handler returned, `refusal` what it raised, and
+    `events` what it decided: pairs of stream id and event, in order, which are part of the story from then on.
     """
 
     def __init__(self, application: Application, *, now: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
@@ -38,7 +38,7 @@ class Scenario:
         self.events: list[tuple[UUID, Event]] = []
         self.now = now
         self._application = application
-        self._log: list[RecordedEvent] = []
+        self.log: list[RecordedEvent] = []
 
     def given(self, stream_id: UUID, *events: Event) -> Self:
         """These events happened in a stream."""
@@ -100,12 +100,10 @@ class Scenario:
                 repository.learn([miss.stream_id], self._stream(miss.stream_id))
 
     def _stream(self, stream_id: UUID) -> Sequence[RecordedEvent]:
-        return [recorded for recorded in self._log if recorded.stream_id == stream_id]
+        return [recorded for recorded in self.log if recorded.stream_id == stream_id]
 
     def _record(self, stream_id: UUID, event: Event) -> None:
         data = self._application.registry.encode(event)
         self._application.registry.class_of(event.stored_name)
         version = len(self._stream(stream_id)) + 1
-        self._log.append(
-            RecordedEvent(len(self._log) + 1, stream_id, version, event.stored_name, data, b"{}", self.now)
-        )
+        self.log.append(RecordedEvent(len(self.log) + 1, stream_id, version, event.stored_name, data, b"{}", self.now))

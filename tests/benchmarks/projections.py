@@ -1,0 +1,66 @@
+"""The read path: folding a log into documents on both stores, beside writing such documents without folding."""
+
+from uuid import uuid4
+
+import msgspec
+
+from cqrskit import Settings
+from cqrskit.projector import Projector
+from cqrskit.read_store import Change
+from cqrskit.testing import ElasticsearchServer, PostgresServer
+from tests.benchmarks.figures import Figure, rate
+from tests.integration.counting import Count, Counts, Grow, opened
+
+__all__ = ["measure"]
+
+
+async def measure(postgres: PostgresServer, elasticsearch: ElasticsearchServer, scale: int) -> list[Figure]:
+    """Events folded in each second: few documents that change often, and one document for every two events."""
+    figures = []
+    for store, url in (("Postgres", None), ("Elasticsearch", elasticsearch.url)):
+        for name, streams, count in (("1,000 documents", 1_000, 60_000), ("a new document each", 30_000, 30_000)):
+            database = postgres.create_database()
+            settings = Settings(database_url=database, elasticsearch_url=url, index_prefix=f"b{uuid4().hex[:8]}")
+            folded, bulk = await _fold(settings, streams // scale, count // scale)
+            beside = {f"bulk writes of such documents to {store}, no folding (documents)": bulk}
+            figures.append(Figure(f"projector on {store}, {name}", "events", folded, beside))
+            postgres.drop_database(database)
+    return figures
+
+
+async def _fold(settings: Settings, streams: int, count: int) -> tuple[float, float]:
+    ids = [uuid4() for _ in range(streams)]
+    async with opened(settings) as runtime:
+        for begin in range(0, count, 5_000):
+            commands = [Grow(counter_id=ids[step % streams]) for step in range(begin, min(begin + 5_000, count))]
+            await runtime.executor.execute_many(commands)
+        head = await runtime.event_store.head()
+        projector = Projector(
+            Counts(),
+            event_store=runtime.event_store,
+            read_store=runtime.read_store,
+            checkpoints=runtime.checkpoints,
+            positions=runtime.positions,
+            registry=runtime.application.registry,
+            settings=settings,
+            wake=runtime._listener.follow(),
+        )
+        await projector.open()
+
+        async def follow() -> None:
+            while not await projector.step():
+                continue
+
+        folded = await rate(head, follow)
+        index = msgspec.structs.replace(Counts().index, name="plain")
+        await runtime.read_store.prepare(index)
+        changes = [Change(str(each), 1, Count(1, 2)) for each in ids]
+
+        async def write() -> None:
+            for begin in range(0, len(changes), 2_500):
+                await runtime.read_store.write(index, changes[begin : begin + 2_500])
+
+        bulk = await rate(len(changes), write)
+        for each in (index, Counts().index):
+            await runtime.read_store.drop(each)
+    return folded, bulk
