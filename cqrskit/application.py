@@ -287,7 +287,7 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> str:
     if settings.database_url is None:
         await asyncio.to_thread(migrate, url)
     else:
-        await asyncio.to_thread(require_migrated, url)
+        await asyncio.to_thread(require_migrated, url, settings.connect_timeout_seconds)
     return url
 
 
@@ -299,4 +299,5 @@ def _read_store(settings: Settings, in_postgres: ReadStore) -> ReadStore:
         settings.elasticsearch_url,
         settings.index_prefix,
         request_timeout_seconds=settings.elasticsearch_request_timeout_seconds,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
     )

@@ -72,7 +72,7 @@ async def _events(selection: _Selection, as_json: bool, stop: asyncio.Event) -> 
     configure_logging(settings.log_level if settings.log_level == "debug" else "warning")
     show = _as_json if as_json else _as_row
     async with database_url(settings) as url:
-        await asyncio.to_thread(require_migrated, url)
+        await asyncio.to_thread(require_migrated, url, settings.connect_timeout_seconds)
         pool = await open_pool(url, connections_max=2, timeout_seconds=settings.connect_timeout_seconds)
         store = PostgresEventStore(pool, url, connect_timeout_seconds=settings.connect_timeout_seconds)
         try:

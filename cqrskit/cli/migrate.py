@@ -37,7 +37,7 @@ async def _migrate() -> None:
     settings = load_settings()
     configure_logging(settings.log_level)
     async with database_url(settings) as url:
-        names = await asyncio.to_thread(migrate, url)
+        names = await asyncio.to_thread(migrate, url, settings.connect_timeout_seconds)
         for name in names:
             print(f"applied {name}")
         print(f"{address_of(url)} is up to date")

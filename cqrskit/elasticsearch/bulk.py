@@ -23,7 +23,7 @@ PART_BYTES_MAX = 8 * 1024 * 1024
 PARTS_IN_FLIGHT = 2
 ATTEMPTS_MAX = 8
 PAUSE_SECONDS_MAX = 5.0
-CONFLICT, TOO_MANY, SERVER_ERROR = 409, 429, 500
+NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 404, 409, 429, 500
 ANSWERED = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 HEADERS = {
     "content-type": "application/vnd.elasticsearch+x-ndjson; compatible-with=8",
@@ -36,9 +36,12 @@ Item = tuple[int, bytes]
 
 
 async def write_in_bulk(
-    client: AsyncElasticsearch, index_name: str, codec: DocumentCodec, changes: Sequence[Change]
+    client: AsyncElasticsearch, alias: str, codec: DocumentCodec, changes: Sequence[Change]
 ) -> list[Outcome]:
-    """Write all changes to one index; one outcome each. Busy answers are tried again with growing pauses."""
+    """Write all changes to the index behind an alias; one outcome each. Busy answers are tried again after a pause.
+
+    Only an alias is written to: Elasticsearch would make a missing index anew, without our mapping.
+    """
     outcomes = [Outcome(applied=False)] * len(changes)
     items: list[Item] = []
     for place, change in enumerate(changes):
@@ -50,7 +53,7 @@ async def write_in_bulk(
 
     async def write(part: list[Item]) -> None:
         async with in_flight:
-            await _write_part(client, index_name, part, outcomes)
+            await _write_part(client, alias, part, outcomes)
 
     async with asyncio.TaskGroup() as group:
         for part in _parts(items):
@@ -87,16 +90,18 @@ def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
         yield part
 
 
-async def _write_part(client: AsyncElasticsearch, index_name: str, part: list[Item], outcomes: list[Outcome]) -> None:
+async def _write_part(client: AsyncElasticsearch, alias: str, part: list[Item], outcomes: list[Outcome]) -> None:
     for attempt in range(ATTEMPTS_MAX):
         if attempt:
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, PAUSE_SECONDS_MAX))
-        answers = await _send(client, index_name, b"".join(lines for _, lines in part))
+        answers = await _send(client, alias, b"".join(lines for _, lines in part))
         if answers is None:
             continue
         again: list[Item] = []
         for item, answer in zip(part, answers, strict=True):
             status = answer["index"]["status"]
+            if status == NOT_FOUND:
+                raise ReadStoreError(f"{alias} is gone while it was being written to: start again to build it anew")
             if status == TOO_MANY or status >= SERVER_ERROR:
                 again.append(item)
             else:
@@ -104,20 +109,18 @@ async def _write_part(client: AsyncElasticsearch, index_name: str, part: list[It
         if not again:
             return
         part = again
-    raise ServerUnavailable(
-        "Elasticsearch", index_name, f"{len(part)} documents were refused as too many, again and again"
-    )
+    raise ServerUnavailable("Elasticsearch", alias, f"{len(part)} documents were refused as too many, again and again")
 
 
-async def _send(client: AsyncElasticsearch, index_name: str, body: bytes) -> list[Any] | None:
+async def _send(client: AsyncElasticsearch, alias: str, body: bytes) -> list[Any] | None:
     """Each item's answer, or None if the whole request came at a bad moment."""
-    path = f"/{index_name}/_bulk?filter_path={ANSWERED}&require_alias=false"
+    path = f"/{alias}/_bulk?filter_path={ANSWERED}&require_alias=true"
     try:
         response = await client.perform_request("POST", path, headers=HEADERS, body=body)
     except ApiError as error:
         if error.status_code == TOO_MANY or error.status_code >= SERVER_ERROR:
             return None
-        raise ReadStoreError(f"Elasticsearch refused a bulk request to {index_name}: {error}") from error
+        raise ReadStoreError(f"Elasticsearch refused a bulk request to {alias}: {error}") from error
     answers: list[Any] = response["items"]
     return answers
 

@@ -28,8 +28,10 @@ class ElasticsearchReadStore:
 
     writes_are_visible = False
 
-    def __init__(self, url: str, prefix: str, *, request_timeout_seconds: float) -> None:
-        """`url` may hold user and password; `prefix` begins every index's name."""
+    def __init__(
+        self, url: str, prefix: str, *, request_timeout_seconds: float, connect_timeout_seconds: float = 10.0
+    ) -> None:
+        """`url` may hold user and password; `prefix` begins every index's name; a `ping` waits for the shorter time."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(
@@ -41,6 +43,7 @@ class ElasticsearchReadStore:
             raise ConfigurationError(f"the Elasticsearch URL cannot be read: {error}") from error
         self._address = f"{parts.hostname}:{port}"
         self._prefix = prefix
+        self._connect_timeout_seconds = connect_timeout_seconds
         credentials = (parts.username, parts.password or "") if parts.username else None
         self.client = AsyncElasticsearch(
             f"{parts.scheme}://{parts.hostname}:{port}{parts.path}",
@@ -60,7 +63,8 @@ class ElasticsearchReadStore:
     async def ping(self) -> None:
         """Return if a server of version 8 answers."""
         with self._errors():
-            number = (await self.client.info())["version"]["number"]
+            client = self.client.options(request_timeout=self._connect_timeout_seconds)
+            number = (await client.info())["version"]["number"]
         if number.split(".")[0] != SUPPORTED_MAJOR:
             raise ConfigurationError(f"Elasticsearch at {self._address} is version {number}; cqrskit needs 8.x")
 
@@ -71,7 +75,9 @@ class ElasticsearchReadStore:
         with self._errors():
             if not await self.client.indices.exists(index=name):
                 try:
-                    await self.client.indices.create(index=name, aliases={self._alias(index): {}}, **body)
+                    await self.client.indices.create(
+                        index=name, aliases={self._alias(index): {}, f"{name}-write": {}}, **body
+                    )
                 except BadRequestError as error:
                     if error.error != "resource_already_exists_exception":
                         raise
@@ -116,7 +122,7 @@ class ElasticsearchReadStore:
         """Write in bulk."""
         with self._errors():
             try:
-                return await write_in_bulk(self.client, self._name(index), codec_of(index.document), changes)
+                return await write_in_bulk(self.client, f"{self._name(index)}-write", codec_of(index.document), changes)
             except* (TransportError, ServerUnavailable, ReadStoreError) as errors:
                 raise errors.exceptions[0] from errors
 

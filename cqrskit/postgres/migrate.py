@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
 from yoyo import read_migrations
 from yoyo.backends import get_backend_class
 from yoyo.connections import DatabaseURI
@@ -30,12 +31,12 @@ def migrations_folder() -> Path:
     raise ConfigurationError(f"cqrskit's migrations are missing beside {package}: install the package again")
 
 
-def migrate(url: str) -> list[str]:
+def migrate(url: str, timeout_seconds: float = 10.0) -> list[str]:
     """Apply every pending migration and return their names. Safe when several processes do it at once.
 
     Raises ServerUnavailable if the database does not answer.
     """
-    with connection_errors(url), psycopg.connect(url) as guard:
+    with connection_errors(url), _connect(url, timeout_seconds) as guard:
         guard.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
         backend = _open_backend(url)
         try:
@@ -47,10 +48,10 @@ def migrate(url: str) -> list[str]:
         return names
 
 
-def applied_and_pending(url: str) -> tuple[list[str], list[str]]:
+def applied_and_pending(url: str, timeout_seconds: float = 10.0) -> tuple[list[str], list[str]]:
     """Names of the migrations that the database has, and of those that it lacks."""
     known = sorted(path.stem for path in migrations_folder().glob("*.sql"))
-    with connection_errors(url), psycopg.connect(url) as connection:
+    with connection_errors(url), _connect(url, timeout_seconds) as connection:
         row = connection.execute("SELECT to_regclass('_yoyo_migration')::text").fetchone()
         if row is None or row[0] is None:
             return [], known
@@ -58,9 +59,9 @@ def applied_and_pending(url: str) -> tuple[list[str], list[str]]:
     return sorted(applied), [name for name in known if name not in applied]
 
 
-def require_migrated(url: str) -> None:
+def require_migrated(url: str, timeout_seconds: float = 10.0) -> None:
     """Raise MigrationRequired unless the database has exactly the migrations of this version."""
-    applied, pending = applied_and_pending(url)
+    applied, pending = applied_and_pending(url, timeout_seconds)
     if pending:
         raise MigrationRequired(
             f"the database lacks {', '.join(pending)}: run `cqrskit migrate` (it has {len(applied)} of ours)"
@@ -71,6 +72,10 @@ def require_migrated(url: str) -> None:
         raise MigrationRequired(
             f"the database was migrated by a newer version ({', '.join(newer)}): update this installation"
         )
+
+
+def _connect(url: str, timeout_seconds: float) -> psycopg.Connection[TupleRow]:
+    return psycopg.connect(url, connect_timeout=max(1, round(timeout_seconds)))
 
 
 def _open_backend(url: str) -> Any:

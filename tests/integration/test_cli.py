@@ -234,3 +234,19 @@ async def test_help_has_examples_for_every_command() -> None:
         shown = await cqrskit(command, "--help")
         assert (shown.code, f"cqrskit {command}" in shown.out) == (0, True)
     assert (await cqrskit("--version")).code == 0
+
+
+@pytest.mark.parametrize("read_side", ["nobody listens", "somebody listens and says nothing"])
+async def test_an_elasticsearch_that_is_down_at_the_start_is_named_in_time(postgres_dsn: str, read_side: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1] if "says nothing" in read_side else 1
+        variables = {
+            "CQRSKIT_DATABASE_URL": postgres_dsn,
+            "CQRSKIT_ELASTICSEARCH_URL": f"http://ann:secret@127.0.0.1:{port}",
+            "CQRSKIT_CONNECT_TIMEOUT_SECONDS": "1",
+        }
+        finished = await cqrskit("serve", "--app", WEB, "--port", "0", variables=variables)
+    assert finished.code == 3
+    assert f"Elasticsearch at 127.0.0.1:{port} cannot be reached" in finished.err
+    assert "secret" not in finished.err
+    assert "Traceback" not in finished.err

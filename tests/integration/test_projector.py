@@ -155,3 +155,20 @@ async def test_changing_the_read_store_builds_the_documents_there(
     async with opened(in_elasticsearch, projecting=True) as runtime:
         await level(runtime)
         assert await versions(runtime) == before
+
+
+async def test_an_index_that_is_removed_under_a_running_projector_stops_it_and_is_not_made_without_its_mapping(
+    postgres_dsn: str, elasticsearch_url: str, index_prefix: str
+) -> None:
+    settings = Settings(database_url=postgres_dsn, elasticsearch_url=elasticsearch_url, index_prefix=index_prefix)
+    async with opened(settings, projecting=True) as runtime:
+        await grown(runtime, uuid4(), 1)
+        await level(runtime)
+        await runtime.read_store.drop(Counts().index)
+        await grown(runtime, uuid4(), 1)
+        await eventually(lambda: runtime.stopped_projections == ["counts"])
+        assert "is gone" in str(runtime.projectors["counts"].failure)
+        assert await versions(runtime) == {}
+    async with opened(settings, projecting=True) as runtime:
+        await level(runtime)
+        assert len(await versions(runtime)) == 2
