@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,19 +24,21 @@ from tests.integration.counting import Grow, opened
 
 __all__ = ["measure"]
 
+PEER = "eventsourcing's application on its Postgres recorder"
+
 
 async def measure(postgres: PostgresServer, scale: int) -> list[Figure]:
     """Commands in each second, by how many callers wait at once."""
-    commits = await _commits(postgres, 500 // scale)
-    peer = await _peer(postgres, 3_000 // scale)
+    commits = await _commits(postgres, 3_000 // scale)
+    alone, together = await _peer(postgres, 2_000 // scale, 1), await _peer(postgres, 8_000 // scale, 16)
     figures = []
     for callers, count in ((1, 2_000), (64, 20_000), (512, 40_000)):
         commands = await _callers(postgres, callers, count // scale)
         beside = {"empty commits one by one (limit of one caller)": commits} if callers == 1 else {}
-        beside["eventsourcing's PostgresApplication, one thread"] = peer
+        beside |= {f"{PEER}, one thread": alone} if callers == 1 else {f"{PEER}, 16 threads": together}
         figures.append(Figure(f"one event per command, {callers} callers", "commands", commands, beside))
     many, copied = await _many(postgres, 50_000 // scale), await _copied(postgres, 50_000 // scale)
-    beside = {"raw binary COPY of such rows in batches of 1,000 (limit)": copied, "eventsourcing, one thread": peer}
+    beside = {"raw binary COPY of such rows in batches of 1,000 (limit)": copied, f"{PEER}, 16 threads": together}
     figures.append(Figure("one event per command, execute_many", "commands", many, beside))
     return figures
 
@@ -75,12 +78,14 @@ async def _commits(postgres: PostgresServer, count: int) -> float:
     """Commits of the head row alone: what the disk gives one caller."""
     url = postgres.create_database()
 
-    async def run() -> None:
-        with psycopg.connect(url, autocommit=True) as connection:
+    with psycopg.connect(url, autocommit=True) as connection:
+
+        async def run() -> None:
             for _ in range(count):
                 connection.execute(statement("take_log_head"), {"count": 0})
 
-    found = await rate(count, run)
+        await run()  # the server has just started
+        found = await rate(count, run)
     postgres.drop_database(url)
     return found
 
@@ -120,8 +125,8 @@ class PeerCounter(PeerAggregate):
         self.value += by
 
 
-async def _peer(postgres: PostgresServer, count: int) -> float:
-    """eventsourcing's application on its Postgres recorder, as its documentation sets it up, on the same server."""
+async def _peer(postgres: PostgresServer, count: int, threads: int) -> float:
+    """The peer on the same server, as its documentation sets it up; each thread has counters of its own."""
     url = postgres.create_database(migrated=False)
     parts = urlsplit(url)
     environment = {
@@ -131,16 +136,21 @@ async def _peer(postgres: PostgresServer, count: int) -> float:
         "POSTGRES_PORT": str(parts.port or os.environ.get("PGPORT", "5432")),
         "POSTGRES_USER": parts.username or "postgres",
         "POSTGRES_PASSWORD": parts.password or "none",
+        "POSTGRES_MAX_OVERFLOW": str(threads),
     }
     application: Any = PeerApplication(environment)
-    counters = [PeerCounter() for _ in range(100)]
+    counters = [PeerCounter() for _ in range(160)]
     application.save(*counters)
 
-    async def run() -> None:
-        for step in range(count):
-            counter: Any = application.repository.get(counters[step % 100].id)
+    def grow(thread: int) -> None:
+        for step in range(thread, count, threads):
+            counter: Any = application.repository.get(counters[step % len(counters)].id)
             counter.grow(by=1)
             application.save(counter)
+
+    async def run() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(grow, range(threads)))
 
     found = await rate(count, run)
     application.close()

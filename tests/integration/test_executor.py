@@ -93,6 +93,17 @@ async def test_a_refusal_rests_on_what_others_wrote_and_not_on_a_stale_memory(se
             await ours.executor.execute(Require(counter_id=counter_id, at_least=10))
 
 
+async def test_a_refusal_in_a_batch_that_appends_rests_on_what_others_wrote_too(settings: Settings) -> None:
+    counter_id = uuid4()
+    async with opened(settings) as ours, opened(settings) as others:
+        await ours.executor.execute(Grow(counter_id=counter_id, by=1))
+        await others.executor.execute(Grow(counter_id=counter_id, by=9))
+        commands = [Grow(counter_id=uuid4()), Require(counter_id=counter_id, at_least=10), Grow(counter_id=uuid4())]
+        results = await ours.executor.execute_many(commands)
+        assert [getattr(result, "reply", result) for result in results] == [1, 10, 1]
+    assert_dense(str(settings.database_url))
+
+
 async def test_processes_that_fight_for_one_aggregate_lose_nothing_and_decide_at_most_twice(settings: Settings) -> None:
     counter_id = uuid4()
     async with opened(settings) as one, opened(settings) as two:
