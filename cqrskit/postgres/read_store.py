@@ -225,7 +225,7 @@ _CREATE_TABLE = sql.SQL("""CREATE TABLE {} (
 
 _UPSERT = sql.SQL("""INSERT INTO {} AS kept (id, version, document, words)
 SELECT id, version, document::jsonb, string_to_array(words, ' ')
-FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::text[]) AS incoming (id, version, document, words)
+FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::text[]) AS incoming (id, version, document, words)
 ON CONFLICT (id) DO UPDATE
 SET version = excluded.version, document = excluded.document, words = excluded.words
 WHERE excluded.version > kept.version
