@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from cqrskit import Aggregate, AggregateExists, Command, Repository, event, handles
-from example_ledger.money import AMOUNT_MAX, AccountType, Currency, available_of, balance_of, is_debit_normal
+from example_ledger.money import AMOUNT_MAX, AccountType, Currency, Direction, available_of, balance_of, is_debit_normal
 from example_ledger.refusals import AmountOverflow, InsufficientFunds
 
 __all__ = ["Account", "Metadata", "MoneyMoved", "Name", "OpenAccount", "Opening", "open_account"]
@@ -98,39 +98,28 @@ class Account(Aggregate):
         if self.debits_posted + debit > AMOUNT_MAX or self.credits_posted + credit > AMOUNT_MAX:
             raise AmountOverflow(self.id)
 
-    def debit(
-        self, amount: int, *, transfer_id: UUID, counterparty: UUID, effective_at: datetime, description: str | None
+    def move(
+        self,
+        direction: Direction,
+        amount: int,
+        *,
+        transfer_id: UUID,
+        counterparty: UUID,
+        effective_at: datetime,
+        description: str | None,
     ) -> None:
-        """Move `amount` on the debit side; checks come before."""
+        """Move `amount` on one side; checks come before."""
+        debit, credit = (amount, 0) if direction == "debit" else (0, amount)
         self.trigger_event(
-            self.Debited,
+            self.Debited if debit else self.Credited,
             transfer_id=transfer_id,
             amount=amount,
             currency=self.currency,
             account_type=self.type,
             counterparty_account_id=counterparty,
             effective_at=effective_at,
-            debits_posted=self.debits_posted + amount,
-            credits_posted=self.credits_posted,
-            debits_pending=self.debits_pending,
-            credits_pending=self.credits_pending,
-            description=description,
-        )
-
-    def credit(
-        self, amount: int, *, transfer_id: UUID, counterparty: UUID, effective_at: datetime, description: str | None
-    ) -> None:
-        """Move `amount` on the credit side; checks come before."""
-        self.trigger_event(
-            self.Credited,
-            transfer_id=transfer_id,
-            amount=amount,
-            currency=self.currency,
-            account_type=self.type,
-            counterparty_account_id=counterparty,
-            effective_at=effective_at,
-            debits_posted=self.debits_posted,
-            credits_posted=self.credits_posted + amount,
+            debits_posted=self.debits_posted + debit,
+            credits_posted=self.credits_posted + credit,
             debits_pending=self.debits_pending,
             credits_pending=self.credits_pending,
             description=description,

@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Aggregate, Command, Rejected, Repository, event, handles
 from example_ledger.accounts import WITHOUT_NUL, Account, Metadata
-from example_ledger.money import AMOUNT_MAX, Currency
+from example_ledger.money import AMOUNT_MAX, Currency, Direction
 from example_ledger.refusals import (
     AccountNotFound,
     BatchAborted,
@@ -163,30 +163,25 @@ def _account(account_id: UUID, repository: Repository) -> Account:
 
 def _post(command: PostTransfer, debited: Account, credited: Account, repository: Repository) -> None:
     effective_at = command.effective_at or repository.now
-    amount, transfer_id, description = command.amount, command.transfer_id, command.description
-    debited.debit(
-        amount,
-        transfer_id=transfer_id,
-        counterparty=credited.id,
-        effective_at=effective_at,
-        description=description,
-    )
-    credited.credit(
-        amount,
-        transfer_id=transfer_id,
-        counterparty=debited.id,
-        effective_at=effective_at,
-        description=description,
-    )
+    sides: list[tuple[Direction, Account, Account]] = [("debit", debited, credited), ("credit", credited, debited)]
+    for direction, account, other in sides:
+        account.move(
+            direction,
+            command.amount,
+            transfer_id=command.transfer_id,
+            counterparty=other.id,
+            effective_at=effective_at,
+            description=command.description,
+        )
     repository.create(
         Transfer,
-        transfer_id,
+        command.transfer_id,
         debit_account_id=debited.id,
         credit_account_id=credited.id,
-        amount=amount,
+        amount=command.amount,
         currency=command.currency,
         effective_at=effective_at,
-        description=description,
+        description=command.description,
         reference=command.reference,
         metadata=command.metadata,
     )

@@ -146,7 +146,7 @@ def test_a_field_without_one_ordered_value_cannot_be_sorted_by(name: str) -> Non
 
 def keys_of(*sorts: Sort) -> list[tuple[str | None, bool, bool]]:
     keys = plan_of(Query(sort=sorts), SHAPE).sort
-    return [(key.field and key.field.name, key.descending, key.absent) for key in keys]
+    return [(None if key.field is None else key.field.name, key.descending, key.absent) for key in keys]
 
 
 def test_the_id_is_the_last_part_of_every_order_in_the_direction_of_the_last_sort() -> None:
