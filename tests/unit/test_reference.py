@@ -10,6 +10,7 @@ import rich_click as click
 from cqrskit import Settings
 from cqrskit.cli import cqrskit_group
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
+from example_ledger.cli import ledger_group
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -29,15 +30,20 @@ def test_every_setting_is_documented_with_its_default_and_unit() -> None:
     assert rows == expected
 
 
-def test_every_command_is_documented() -> None:
-    assert re.findall(r"^## cqrskit (\w+)$", page("cli.md"), re.MULTILINE) == list(cqrskit_group.commands)
+PROGRAMS = {"cli.md": cqrskit_group, "ledger.md": ledger_group}
+COMMANDS = [(name, command) for name, group in PROGRAMS.items() for command in group.commands]
 
 
-@pytest.mark.parametrize("name", list(cqrskit_group.commands))
-def test_every_option_of_a_command_is_documented(name: str) -> None:
-    section = page("cli.md").partition(f"## cqrskit {name}\n")[2].partition("\n## ")[0]
+@pytest.mark.parametrize("name", list(PROGRAMS))
+def test_every_command_is_documented(name: str) -> None:
+    assert re.findall(r"^## \w+ (\w+)$", page(name), re.MULTILINE) == list(PROGRAMS[name].commands)
+
+
+@pytest.mark.parametrize(("name", "command"), COMMANDS)
+def test_every_option_of_a_command_is_documented(name: str, command: str) -> None:
+    section = page(name).partition(f"## {PROGRAMS[name].name} {command}\n")[2].partition("\n## ")[0]
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^`]*` \| (.+) \|$", section, re.MULTILINE))
-    options = [each for each in cqrskit_group.commands[name].params if isinstance(each, click.Option)]
+    options = [each for each in PROGRAMS[name].commands[command].params if isinstance(each, click.Option)]
     assert documented == {each.opts[0]: each.help for each in options}
 
 
