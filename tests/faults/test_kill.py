@@ -28,7 +28,7 @@ async def test_a_killed_projector_goes_on_and_every_document_is_the_fold_of_the_
             return status.position
 
         for _ in range(3):
-            commands = [Grow(counter_id=ids[number % 40], by=number % 100) for number in range(3_000)]
+            commands = [Grow(counter_id=ids[number % 40], by=number % 100) for number in range(9_000)]
             begin = await position()
             process = await start("project", "--app", COUNTING, variables=variables)
             writing = asyncio.create_task(runtime.executor.execute_many(commands))
