@@ -58,6 +58,9 @@ def _joined(nodes: Sequence[Node], word: str, empty: str, shape: DocumentShape, 
 
 def _terms_sql(field: Field, wanted: Sequence[Any], shape: DocumentShape, values: list[Any]) -> Sql:
     if field.name in _fixed_fields(shape):
+        if len(wanted) == 1:  # only plain equality lets the planner read the rest of the B-tree in its order
+            values.append(wanted[0])
+            return sql.SQL("({} = %s::text)").format(_expression(field))
         values.append(list(wanted))
         return sql.SQL("{} = ANY(%s::text[])").format(_expression(field))
     if not wanted:
