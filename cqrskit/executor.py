@@ -41,6 +41,9 @@ __all__ = ["CommandResult", "Executor"]
 
 log = structlog.get_logger(__name__)
 
+BATCH_SIZE_ALONE = 64
+"""Of many commands that wait while nothing is being appended, half are decided first, so that their append and the
+decisions on the others go side by side; fewer than this are not worth it."""
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 
 
@@ -184,7 +187,8 @@ class Executor:
             self._locked_batches -= 1
             await self._process_locked(self._queue.take(self._settings.batch_size_max), batch)
             return
-        failure = await self._decide(batch)
+        room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
+        failure = await self._decide(batch, room)
         while appending is not None and not appending.done and failure is None:
             self._queue.wake.clear()
             if len(batch.commands) >= self._settings.batch_size_max or not self._queue:
@@ -208,9 +212,10 @@ class Executor:
 
     # --- decide
 
-    async def _decide(self, batch: Batch) -> CqrskitError | None:
+    async def _decide(self, batch: Batch, room: int | None = None) -> CqrskitError | None:
         """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
-        commands = self._queue.take(self._settings.batch_size_max - len(batch.commands))
+        space = self._settings.batch_size_max - len(batch.commands)
+        commands = self._queue.take(space if room is None else min(room, space))
         if commands:
             try:
                 await self._decider.decide(batch, commands, self._store, now=self._clock(), as_of=self._known_head)
