@@ -5,14 +5,21 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from eventsourcing.application import AggregateNotFoundError
-from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError, StoredEvent
+from eventsourcing.persistence import (
+    DataError,
+    IntegrityError,
+    NotSupportedError,
+    OperationalError,
+    StoredEvent,
+    Subscription,
+)
 from eventsourcing.projection import EventSourcedProjectionRunner, ProjectionRunner
 
 from cqrskit import CommandResult, Settings
@@ -39,6 +46,15 @@ def recorder(postgres_dsn: str) -> Iterator[LogRecorder]:
 
 def events_of(*stream_ids: UUID, version: int = 1) -> list[StoredEvent]:
     return [StoredEvent(stream_id, version, "topic", b"{}") for stream_id in stream_ids]
+
+
+@contextmanager
+def given_up_in_time(subscription: Subscription[Any]) -> Iterator[None]:
+    """A subscription that yields nothing ends, so that the test fails in place of waiting for ever."""
+    timer = threading.Timer(30, subscription.stop)
+    timer.start()
+    yield
+    timer.cancel()
 
 
 def rows(dsn: str, query: str) -> list[tuple[Any, ...]]:
@@ -74,14 +90,11 @@ async def test_a_follower_sees_each_position_once_in_order_while_both_kinds_writ
     seen: list[int] = []
 
     def follow(recorder: LogRecorder, last: int) -> None:
-        with recorder.subscribe(gt=0) as subscription:
-            giving_up = threading.Timer(60, subscription.stop)
-            giving_up.start()
+        with recorder.subscribe(gt=0) as subscription, given_up_in_time(subscription):
             for notification in subscription:
                 seen.append(notification.id)
                 if notification.id >= last:
                     break
-            giving_up.cancel()
 
     last = writers * appends * 5 + commands * 2
     with closing(Factory(variables(postgres_dsn))) as first, closing(Factory(variables(postgres_dsn))) as second:
@@ -156,7 +169,7 @@ def test_a_commit_that_cannot_be_looked_up_is_reported_as_unknown_and_not_tried_
 
 def test_connections_that_the_server_ended_are_replaced(postgres_dsn: str, recorder: LogRecorder) -> None:
     stream_id = uuid4()
-    with recorder.subscribe(gt=0) as subscription:
+    with recorder.subscribe(gt=0) as subscription, given_up_in_time(subscription):
         recorder.insert_events(events_of(stream_id))
         assert next(subscription).id == 1
         rows(
@@ -189,7 +202,7 @@ def test_a_subscription_without_wake_ups_looks_by_the_clock(
     postgres_dsn: str, recorder: LogRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder.database, "grown", lambda: None)
-    with recorder.subscribe(gt=None) as subscription:
+    with recorder.subscribe(gt=None) as subscription, given_up_in_time(subscription):
         for position in (1, 2, 3):
             recorder.insert_events(events_of(uuid4()))
             assert next(subscription).id == position
