@@ -1,8 +1,10 @@
 """Applications of the eventsourcing library on cqrskit's log: beside its executor, and through lost connections."""
 
 import asyncio
+import json
 import threading
 import zlib
+from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -29,6 +31,7 @@ from cqrskit.postgres.recorder_database import RecorderDatabase
 from cqrskit.testing.servers import PostgresServer
 from tests.contract.shipped_recorder_cases import SealingCipher
 from tests.integration.counting import Grow, opened
+from tests.integration.running_processes import cqrskit
 from tests.integration.school import Diplomas, School, Tricks, TricksView
 
 MODULE = "cqrskit.postgres.recorder"
@@ -239,7 +242,7 @@ def test_snapshots_are_kept_beside_the_log_and_used(postgres_dsn: str) -> None:
             again.tricks_of(uuid4())
 
 
-def test_compressed_and_encrypted_events_are_kept_and_the_view_shows_the_rows_beside_them(postgres_dsn: str) -> None:
+async def test_compressed_and_encrypted_events_are_kept_and_people_see_the_rows_beside_them(postgres_dsn: str) -> None:
     hidden = variables(
         postgres_dsn,
         COMPRESSOR_TOPIC="zlib",
@@ -256,6 +259,13 @@ def test_compressed_and_encrypted_events_are_kept_and_the_view_shows_the_rows_be
     assert b"Rex" not in first
     with pytest.raises(zlib.error):
         zlib.decompress(first)
+    named = {"CQRSKIT_DATABASE_URL": postgres_dsn}
+    shown = [await cqrskit("events", *more, variables=named) for more in ((), ("--json",))]
+    assert [(each.code, each.err) for each in shown] == [(0, ""), (0, "")]
+    assert shown[0].out.splitlines()[2].endswith(f"({len(first)} bytes that are not JSON)")
+    lines = [json.loads(line) for line in shown[1].out.splitlines()]
+    assert [line["data"] and line["data"]["name"] for line in lines] == ["Fido", None, None]
+    assert b64decode(lines[1]["data_base64"]) == first
 
 
 def test_projections_of_the_library_follow_the_log_past_events_of_others(postgres_dsn: str) -> None:
