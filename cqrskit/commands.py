@@ -99,7 +99,7 @@ def _reply_type(handler: Handler, name: str) -> Any:
     """The annotated reply, which must be something that can be remembered as JSON under an idempotency key."""
     try:
         reply_type = get_type_hints(handler).get("return", Any)
-        msgspec.json.Decoder(reply_type)
+        msgspec.json.schema(reply_type)
     except (TypeError, NameError) as error:
         raise DefinitionError(
             f"{name} must say what it returns in a type that JSON can hold, since replies are remembered under "
