@@ -35,7 +35,7 @@ from cqrskit.events import EventRegistry, Metadata
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
-from cqrskit.submissions import CommandQueue, CommandResult, Waiting, keys_of
+from cqrskit.submissions import CommandQueue, CommandResult, Waiting, usable_key
 from cqrskit.tasks import end_tasks, retry_delays
 
 __all__ = ["CommandResult", "Executor"]
@@ -78,7 +78,7 @@ class Executor:
         self._decider = Decider(
             registry, handlers, self._repository, snapshot_every_events=settings.snapshot_every_events
         )
-        self._queue = CommandQueue(settings.queue_length_max)
+        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds)
         self._snapshots = SnapshotSaver(store.save_snapshots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -108,7 +108,10 @@ class Executor:
         CommitUnknown, DeadlineExceeded, ServerUnavailable, UnknownCommand, InvalidIdempotencyKey, Busy or ShuttingDown.
         After any of these but CommitUnknown nothing was changed.
         """
-        (result,) = await self.execute_many((command,), metadata, keys=(key,), timeout_seconds=timeout_seconds)
+        self._handlers.handler_of(command)
+        wanted_key = usable_key(command, key)
+        self._require_running()
+        result = await self._queue.submit(command, metadata, wanted_key, timeout_seconds)
         if isinstance(result, CqrskitError):
             raise result
         return result
@@ -128,13 +131,16 @@ class Executor:
         """
         for command in commands:
             self._handlers.handler_of(command)
-        wanted_keys = keys_of(commands, keys)
-        if self._stopping or not self._tasks:
-            raise ShuttingDown
+        given = [None] * len(commands) if keys is None else keys
+        wanted_keys = [usable_key(command, key) for command, key in zip(commands, given, strict=True)]
+        self._require_running()
         if not commands:
             return []
-        timeout = self._settings.command_timeout_seconds if timeout_seconds is None else timeout_seconds
-        return await self._queue.submit(commands, metadata, wanted_keys, timeout)
+        return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds)
+
+    def _require_running(self) -> None:
+        if self._stopping or not self._tasks:
+            raise ShuttingDown
 
     @property
     def queue_length(self) -> int:

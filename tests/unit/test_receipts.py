@@ -88,7 +88,9 @@ def test_a_field_that_is_added_later_with_a_default_makes_no_difference() -> Non
 
 def test_another_command_differs_in_being_another_command() -> None:
     now = Refund(payment_id=ID, amount=1)
-    assert CODEC.differing_field(CODEC.content_of(Pay(payment_id=ID, amount=1)), now, CODEC.content_of(now)) == "command"
+    assert (
+        CODEC.differing_field(CODEC.content_of(Pay(payment_id=ID, amount=1)), now, CODEC.content_of(now)) == "command"
+    )
 
 
 def test_long_contents_are_kept_short_and_still_name_the_field() -> None:
