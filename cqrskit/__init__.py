@@ -26,6 +26,7 @@ from cqrskit.errors import (
     ServerUnavailable,
     ShuttingDown,
 )
+from cqrskit.event_versions import upcasts
 from cqrskit.events import Metadata, RecordedEvent
 from cqrskit.executor import CommandResult, Executor
 from cqrskit.projection import Projection, on
@@ -83,4 +84,5 @@ __all__ = [
     "handles",
     "load_settings",
     "on",
+    "upcasts",
 ]

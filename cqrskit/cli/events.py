@@ -34,7 +34,13 @@ class _Selection(msgspec.Struct, frozen=True):
 @click.command("events")
 @app_option
 @click.option("--stream", type=click.UUID, help="Only events of this stream.")
-@click.option("--type", "types", multiple=True, metavar="NAME", help="Only events stored under this name; repeatable.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="NAME",
+    help="Only events stored under this name (one version: Account.Credited@2 is the second); repeatable.",
+)
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only events after this position.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many events (default: all).")
 @click.option("--follow", is_flag=True, help="Go on as the log grows, until SIGINT or SIGTERM.")
@@ -59,10 +65,11 @@ def events_command(
       cqrskit events --follow
     """
     if app and types:
-        known = application_of(app).registry.stored_names
+        registry = application_of(app).registry
         for name in types:
-            if name not in known:
-                raise ConfigurationError(f"no event is stored as {name!r}; the names are {', '.join(known)}")
+            if name not in registry:
+                known = ", ".join(registry.stored_names)
+                raise ConfigurationError(f"no event is stored as {name!r}; the names are {known}")
     selection = _Selection(stream, types, after, limit, follow)
     run_until_stopped(lambda stop: _events(selection, as_json, stop))
 
