@@ -197,7 +197,7 @@ class EventRegistry:
 
     def _misfit(self, stored_name: str, error: Exception) -> str:
         if stored_name not in self._chains:
-            return f"does not fit that class: {error}. A changed event needs a new version and an upcaster."
+            return f"does not fit that class ({error}): a changed event needs a new version and an upcaster"
         current = self._classes[stored_name]
         return f"{self._steps(stored_name)} made what does not fit {current.stored_name}: {error}"
 

@@ -150,11 +150,16 @@ def _show_check(report: CheckReport, with_log: bool, as_json: bool) -> None:
         print(msgspec.json.encode(report).decode())
         return
     _show_findings(report.findings)
-    events = f", {report.events:,} events" if with_log else ""
-    looked_at = f"{report.versions:,} versions, {report.payloads:,} payloads{events}"
+    looked_at = [_counted(report.versions, "version"), _counted(report.payloads, "payload")]
+    if with_log:
+        looked_at.append(_counted(report.events, "event"))
     count = len(report.findings)
-    more = " or more" if count >= FINDINGS_MAX else ""
-    print(f"{looked_at}: {f'{count}{more} findings' if report.findings else 'all can be read'}")
+    answer = _counted(count, "finding") if count else "all can be read"
+    print(f"{', '.join(looked_at)}: {answer}{' or more' if count >= FINDINGS_MAX else ''}")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _show_findings(findings: list[Finding]) -> None:

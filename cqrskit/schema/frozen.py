@@ -7,14 +7,26 @@ import msgspec
 
 from cqrskit.errors import ConfigurationError
 
-__all__ = ["Finding", "FrozenVersion", "path_of", "read_folder", "write"]
+__all__ = ["FINDING_CODES", "Finding", "FrozenVersion", "path_of", "read_folder", "write"]
+
+
+FINDING_CODES = {
+    "changed": "an event's fields are not those that were frozen for its version",
+    "lost_field": "reading a payload would lose a field's value",
+    "no_payload": "a frozen version has no payload to try",
+    "not_frozen": "a declared version has no file",
+    "undecodable": "a payload cannot be read: an upcaster fails, or the result does not fit the class",
+    "unknown_type": "a frozen or stored version is neither declared nor retired",
+    "unreadable": "a file is not that of a frozen version",
+    "unstable": "a payload is read differently each time",
+}
+"""Words for machines, and what was found."""
 
 
 class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that is wrong with a stored version. `payload` is the first one that shows it, shortened.
 
-    `code` is a word for machines: changed, not_frozen, no_payload, unreadable, undecodable, lost_field, unstable or
-    unknown_type. `position` is that of an event of the log.
+    `code` is one of `FINDING_CODES`, `position` that of an event of the log.
     """
 
     code: str
@@ -37,8 +49,8 @@ class FrozenVersion(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unk
 
     @property
     def payloads(self) -> list[bytes]:
-        """All golden payloads, as JSON."""
-        return [bytes(each) for each in (*self.examples, *self.from_log)]
+        """All golden payloads, as compact JSON."""
+        return [msgspec.json.format(bytes(each), indent=-1) for each in (*self.examples, *self.from_log)]
 
 
 def path_of(folder: Path, stored_name: str) -> Path:

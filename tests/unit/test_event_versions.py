@@ -1,22 +1,16 @@
 """Versions of events: old ones are upcast wherever they are read; a chain that cannot work is refused at start-up."""
 
-from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 
 from cqrskit import (
     Aggregate,
-    Application,
-    Command,
     DefinitionError,
     Projection,
     RecordedEvent,
-    Repository,
     event,
-    handles,
     on,
     upcasts,
 )
@@ -26,92 +20,18 @@ from cqrskit.event_versions import Upcaster, stored_names_of
 from cqrskit.events import EventRegistry, RetiredEvent
 from cqrskit.projection import folds_of
 from cqrskit.testing import Scenario
-
-STREAM = UUID(int=1)
-WHEN = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Account(Aggregate):
-    """An account whose events have changed."""
-
-    class Opened(Aggregate.Created):
-        """As ever."""
-
-        owner: str
-
-    class Credited(Aggregate.Event, version=3):
-        """Version 1 had an amount in whole units, version 2 cents, version 3 a currency."""
-
-        cents: int
-        currency: str
-
-    class Noted(Aggregate.Event, version=2):
-        """Stored under its old name."""
-
-        stored_name = "account.annotated"
-        text: str
-
-    @event(Opened)
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
-        self.cents: dict[str, int] = {}
-
-    @event(Credited)
-    def credit(self, cents: int, currency: str) -> None:
-        """Add it up."""
-        self.cents[currency] = self.cents.get(currency, 0) + cents
-
-    @event(Noted)
-    def note(self, text: str) -> None:
-        """Change nothing."""
-
-
-@upcasts(Account.Credited, from_version=1)
-def credited_v1(data: dict[str, Any]) -> dict[str, Any]:
-    """In cents."""
-    return {"cents": 100 * data["amount"]}
-
-
-@upcasts(Account.Credited, from_version=2)
-def credited_v2(data: dict[str, Any]) -> dict[str, Any]:
-    """There was but one currency."""
-    return {**data, "currency": "EUR"}
-
-
-@upcasts(Account.Noted, from_version=1)
-def noted_v1(data: dict[str, Any]) -> dict[str, Any]:
-    """The field had another name."""
-    return {"text": data["note"]}
-
-
-class Credit(Command):
-    """Put money into an account."""
-
-    account_id: UUID
-    cents: int
-
-
-@handles(Credit)
-def credit(command: Credit, repository: Repository) -> int:
-    """In euro."""
-    account = repository.get(Account, command.account_id)
-    account.credit(cents=command.cents, currency="EUR")
-    return account.cents["EUR"]
-
-
-STEPS = [credited_v1, credited_v2, noted_v1]
-
-
-def application(**changed: Any) -> Application:
-    return Application("bank", **{"aggregates": [Account], "handlers": [credit], "upcasters": STEPS, **changed})
-
-
-REGISTRY = application().registry
-
-
-def recorded(stored_name: str, data: bytes, version: int = 1) -> RecordedEvent:
-    return RecordedEvent(7, STREAM, version, stored_name, data, b"{}", WHEN)
-
+from tests.unit.versioned_account import (
+    REGISTRY,
+    STREAM,
+    WHEN,
+    Account,
+    Credit,
+    Other,
+    application,
+    credited_v1,
+    noted_v1,
+    recorded,
+)
 
 # --- reading old versions
 
@@ -185,6 +105,21 @@ def test_an_aggregate_that_inherits_events_has_their_versions_under_its_own_name
     assert "Savings.Credited@3" in [each.stored_name for each in event_classes(Savings)]
 
 
+def test_an_event_that_begins_a_stream_has_versions_too() -> None:
+    class Shop(Aggregate):
+        class Opened(Aggregate.Created, version=2):
+            owner: str
+            city: str
+
+        @event(Opened)
+        def __init__(self, owner: str, city: str) -> None:
+            self.where = f"{owner} in {city}"
+
+    step = upcasts(Shop.Opened, from_version=1)(lambda data: {**data, "city": "Berlin"})
+    registry = application(aggregates=[Shop], upcasters=[step]).registry
+    assert registry.decode(recorded("Shop.Opened", b'{"owner":"Ann"}')).mutate(None).where == "Ann in Berlin"
+
+
 def test_an_old_version_in_a_story_is_loaded_and_built_on() -> None:
     story = Scenario(application()).given(STREAM, Account.Opened(owner="Ann"))
     story.given_stored(STREAM, "Account.Credited", {"amount": 5}).given_stored(
@@ -238,92 +173,6 @@ def test_an_upcaster_that_fails_is_named_with_the_type_and_the_place(function: U
 def test_old_bytes_that_are_no_json_object_reach_no_upcaster(data: bytes) -> None:
     with pytest.raises(EventDecodeError, match="is no"):
         REGISTRY.decode(recorded("Account.Credited", data))
-
-
-# --- what is refused at start-up
-
-
-def marked(*classes: type[Any], from_version: int) -> Upcaster:
-    @upcasts(*classes, from_version=from_version)
-    def step(data: dict[str, Any]) -> dict[str, Any]:
-        return data
-
-    return step
-
-
-async def waits(data: dict[str, Any]) -> dict[str, Any]:
-    return data
-
-
-def takes_two(data: dict[str, Any], more: int) -> dict[str, Any]:
-    return data
-
-
-def with_step(function: Any) -> list[Any]:
-    return [upcasts(Account.Credited, from_version=1)(function), credited_v2, noted_v1]
-
-
-class Other(Aggregate):
-    """Of another application."""
-
-    class Happened(Aggregate.Event, version=2):
-        """Something."""
-
-
-@pytest.mark.parametrize(
-    ("upcasters", "message"),
-    [
-        ([credited_v2, noted_v1], r"no upcaster leads from version 1 to 2: write one with @upcasts\(Account\.Credited"),
-        ([credited_v1, noted_v1], "no upcaster leads from version 2 to 3"),
-        ([*STEPS, marked(Account.Credited, from_version=1)], "two upcasters from version 1, credited_v1 and marked"),
-        ([*STEPS, marked(Account.Credited, from_version=3)], "from version 3, but the class has version 3"),
-        ([*STEPS, marked(Account.Credited, from_version=7)], "from version 7, but the class has version 3"),
-        ([*STEPS, marked(Account.Credited, from_version=0)], "from version 0"),
-        ([*STEPS, marked(Account.Opened, from_version=1)], "which has version 1 only"),
-        (
-            [*STEPS, marked(Other.Happened, from_version=1)],
-            r"Other\.Happened, which is no event of an",
-        ),
-        ([*STEPS, lambda data: data], "does not say which event it upcasts"),
-        (with_step(waits), "waits is a coroutine function"),
-        (with_step(takes_two), "takes_two must take one argument"),
-    ],
-)
-def test_a_chain_that_cannot_work_is_refused_at_start_up(upcasters: list[Upcaster], message: str) -> None:
-    with pytest.raises(DefinitionError, match=message):
-        application(upcasters=upcasters)
-
-
-@pytest.mark.parametrize("version", [0, -1, True, 1.0, "2"])
-def test_a_version_counts_from_one(version: Any) -> None:
-    with pytest.raises(DefinitionError, match="versions of an event count"):
-
-        class Thing(Aggregate):
-            class Happened(Aggregate.Event, version=version):
-                pass
-
-
-def test_a_version_is_said_by_the_class_argument_only() -> None:
-    with pytest.raises(DefinitionError, match="the @ separates the version"):
-
-        class Thing(Aggregate):
-            class Happened(Aggregate.Event):
-                stored_name = "happened@2"
-
-    with pytest.raises(DefinitionError, match="sets stored_version"):
-
-        class Another(Aggregate):
-            class Happened(Aggregate.Event):
-                stored_version = 2
-
-
-def test_two_classes_of_one_base_name_are_refused_whatever_their_versions() -> None:
-    class Thing(Aggregate):
-        class Happened(Aggregate.Event, version=2):
-            stored_name = "Account.Opened"
-
-    with pytest.raises(DefinitionError, match=r"two event classes are stored as 'Account\.Opened'"):
-        application(aggregates=[Account, Thing], upcasters=[*STEPS, marked(Thing.Happened, from_version=1)])
 
 
 # --- projections

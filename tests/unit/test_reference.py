@@ -9,6 +9,7 @@ import rich_click as click
 
 from cqrskit import Settings
 from cqrskit.cli import cqrskit_group
+from cqrskit.schema.frozen import FINDING_CODES
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
 
@@ -54,6 +55,11 @@ def test_every_option_of_a_command_is_documented(name: str, command: str) -> Non
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^`]*` \| (.+) \|$", section, re.MULTILINE))
     options = [each for each in commands_of(PROGRAMS[name])[command].params if isinstance(each, click.Option)]
     assert documented == {each.opts[0]: each.help for each in options}
+
+
+def test_every_finding_of_the_schema_check_is_documented() -> None:
+    section = page("cli.md").partition("| `code` | what was found |")[2]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)) == FINDING_CODES
 
 
 def test_every_error_is_documented_with_its_status_code_and_retry() -> None:

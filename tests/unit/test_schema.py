@@ -273,7 +273,7 @@ def test_the_command_freezes_and_checks_and_its_exit_code_says_how_it_went(
     assert command("freeze", *app("plain"), *folder) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "1 written, 0 unchanged"
     assert command("check", *app("plain"), *folder) == 0
-    assert capsys.readouterr().out == "1 versions, 4 payloads: all can be read\n"
+    assert capsys.readouterr().out == "1 version, 4 payloads: all can be read\n"
     assert command("check", *app("widened"), *folder) == 1
     assert capsys.readouterr().out.startswith("Account.Credited: Account.Credited has changed since version 1")
     assert command("freeze", *app("widened"), *folder) == 1
