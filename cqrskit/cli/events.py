@@ -11,6 +11,7 @@ from cqrskit.application import database_url
 from cqrskit.cli.running import common_options, json_option, run_until_stopped
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError
+from cqrskit.event_versions import base_of
 from cqrskit.events import RecordedEvent
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
@@ -39,7 +40,7 @@ class _Selection(msgspec.Struct, frozen=True):
     "types",
     multiple=True,
     metavar="NAME",
-    help="Only events stored under this name (one version: Account.Credited@2 is the second); repeatable.",
+    help="Only events of this name, in all versions or in one (Account.Credited@2); repeatable.",
 )
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only events after this position.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many events (default: all).")
@@ -102,7 +103,7 @@ async def _read(
     """The wanted events, block by block, up to the head or until stopped."""
     if selection.stream is not None and not selection.follow:
         for event in await store.load_streams([selection.stream]):
-            if event.position > selection.after and (not selection.types or event.type in selection.types):
+            if event.position > selection.after and _is_wanted(event.type, selection.types):
                 yield event
         return
     position = selection.after
@@ -121,6 +122,10 @@ async def _read(
                 await stop.wait()
         except TimeoutError:
             continue
+
+
+def _is_wanted(stored_name: str, types: tuple[str, ...]) -> bool:
+    return not types or stored_name in types or base_of(stored_name) in types
 
 
 def _as_json(event: RecordedEvent) -> str:

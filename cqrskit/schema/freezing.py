@@ -129,7 +129,8 @@ async def payloads_of_log(
             break
         block = await event_store.read(position, min(block_size, head - position), lacking)
         for recorded in block.events:
-            payloads = found[recorded.type]
+            # A name without a version brings other versions with it, perhaps some that this code does not know.
+            payloads = found.get(recorded.type, [])
             if len(payloads) < PAYLOADS_OF_LOG_MAX and recorded.data not in payloads:
                 payloads.append(recorded.data)
         position = block.until

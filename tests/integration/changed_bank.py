@@ -136,7 +136,18 @@ class Balances(Projection):
         return Balance(balance.cents + event.cents, [*balance.currencies, f"{event.currency} of {at.type}"])
 
 
-old_bank = Application("bank", aggregates=[OldAccount], handlers=[old_credit])
+class OldBalances(Projection):
+    """By account, as the first code had it."""
+
+    document = Balance
+
+    @on(OldAccount.Credited)
+    def credited(self, balance: Balance | None, event: OldAccount.Credited, at: RecordedEvent) -> Balance:
+        """Add up."""
+        return Balance(event.amount * 100 + (0 if balance is None else balance.cents), [])
+
+
+old_bank = Application("bank", aggregates=[OldAccount], handlers=[old_credit], projections=[OldBalances])
 new_bank = Application(
     "bank",
     aggregates=[Account],

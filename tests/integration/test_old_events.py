@@ -8,7 +8,8 @@ import psycopg
 import pytest
 
 from cqrskit import Query, Settings
-from cqrskit.testing import differences_from_log
+from cqrskit.errors import UnknownEventType
+from cqrskit.testing import differences_from_log, eventually
 from tests.integration.changed_bank import Balance, Balances, Credit, OldCredit, new_bank, old_bank
 from tests.integration.running_processes import Finished, cqrskit
 
@@ -112,11 +113,33 @@ async def test_a_log_that_cannot_be_reached_is_exit_code_3(tmp_path: Path) -> No
     assert (await schema("freeze", nowhere, tmp_path, "--from-log", app=OLD)).code == 3
 
 
-async def test_events_of_an_old_version_can_be_listed_by_its_name(settings: Settings, postgres_dsn: str) -> None:
-    await written_by_the_old_code(settings, 5)
+async def test_old_code_stops_at_what_newer_code_has_written_and_misses_nothing(settings: Settings) -> None:
+    account_id = await written_by_the_old_code(settings, 5)
+    async with new_bank.open(settings) as runtime:
+        await runtime.executor.execute(Credit(account_id=account_id, cents=1))
+    async with old_bank.open(settings, projections=["old_balances"]) as runtime:
+
+        async def stopped() -> bool:
+            return runtime.stopped_projections == ["old_balances"]
+
+        await eventually(stopped)
+        failure = runtime.projectors["old_balances"].failure
+        assert failure is not None
+        assert "'Account.Credited@3', which newer code has written" in failure
+        (status,) = await runtime.status()
+        assert status.position == 0
+        with pytest.raises(UnknownEventType, match="newer code"):
+            await runtime.executor.execute(OldCredit(account_id=account_id, amount=1))
+
+
+async def test_events_are_listed_by_name_in_all_versions_or_in_one(settings: Settings, postgres_dsn: str) -> None:
+    account_id = await written_by_the_old_code(settings, 5)
+    async with new_bank.open(settings) as runtime:
+        await runtime.executor.execute(Credit(account_id=account_id, cents=1))
     variables = {"CQRSKIT_DATABASE_URL": postgres_dsn}
-    for name, count in [("Account.Credited", 1), ("Account.Credited@2", 0), ("Account.Greeted", 1)]:
-        listed = await cqrskit("events", "--app", NEW, "--type", name, "--json", variables=variables)
-        assert (listed.code, len(listed.out.splitlines())) == (0, count)
+    for name, count in [("Account.Credited", 2), ("Account.Credited@3", 1), ("Account.Greeted", 1)]:
+        for where in ((), ("--stream", str(account_id))):
+            listed = await cqrskit("events", "--app", NEW, "--type", name, *where, "--json", variables=variables)
+            assert (listed.code, len(listed.out.splitlines())) == (0, count)
     refused = await cqrskit("events", "--app", NEW, "--type", "Account.Credited@4", variables=variables)
     assert refused.code == 2
