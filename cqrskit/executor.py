@@ -198,10 +198,11 @@ class Executor:
         room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
         failure = await self._decide(batch, room)
         while appending is not None and not appending.done and failure is None:
-            self._queue.wake.clear()
-            if len(batch.commands) >= self._settings.batch_size_max or not self._queue:
+            if self._queue and len(batch.commands) < self._settings.batch_size_max:
+                failure = await self._decide(batch)
+            else:
+                self._queue.wake.clear()
                 await self._queue.wake.wait()
-            failure = await self._decide(batch)
         if appending is not None:
             if not appending.done and appending.appending is not None:
                 await asyncio.wait({appending.appending})
@@ -210,7 +211,8 @@ class Executor:
                 self._queue.put_back(self._undo(batch))
                 await self._recover(appending, appending.failure)
                 return
-            failure = failure or await self._decide(batch)
+            if failure is None and len(batch.commands) < BATCH_SIZE_ALONE:
+                failure = await self._decide(batch, max(BATCH_SIZE_ALONE, len(self._queue) // 2))
         if failure is not None:
             await self._recover(batch, failure)
         elif batch.commands:
