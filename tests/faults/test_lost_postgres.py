@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import psutil
-import psycopg
 import pytest
-from psycopg import sql
+from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from cqrskit import Settings
@@ -122,10 +121,9 @@ async def test_the_log_tells_what_callers_were_told_though_the_wire_breaks_anywh
 
 @pytest.mark.parametrize("name", ["statement_timeout", "lock_timeout"])
 async def test_a_time_out_of_the_database_changes_nothing_and_passes(postgres_dsn: str, name: str) -> None:
-    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-        database = sql.Identifier(connection.info.dbname)
-        connection.execute(sql.SQL("ALTER DATABASE {} SET {} = '300ms'").format(database, sql.Identifier(name)))
-        connection.execute(sql.SQL("SET {} = 0").format(sql.Identifier(name)))
+    async with await AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        database, setting = sql.Identifier(connection.info.dbname), sql.Identifier(name)
+        await connection.execute(sql.SQL("ALTER DATABASE {} SET {} = '300ms'").format(database, setting))
         async with at_work(postgres_dsn) as load:
             for _ in range(2):
                 await progress(load)
@@ -135,9 +133,9 @@ async def test_a_time_out_of_the_database_changes_nothing_and_passes(postgres_ds
     assert any("timeout" in message for message in messages), messages
 
 
-async def _stall(connection: psycopg.Connection[TupleRow], load: Load) -> None:
+async def _stall(connection: AsyncConnection[TupleRow], load: Load) -> None:
     """Hold the log's head in another session, until callers have been told that nothing was changed."""
     unchanged = load.answers["unchanged"]
-    with connection.transaction():
-        connection.execute("SELECT position FROM log_head FOR UPDATE")
+    async with connection.transaction():
+        await connection.execute("SELECT position FROM log_head FOR UPDATE")
         await eventually(lambda: load.answers["unchanged"] > unchanged, timeout_seconds=WAIT_SECONDS)

@@ -76,7 +76,7 @@ def submitting_to(executor: Executor) -> Submit:
         except CqrskitError as error:
             return Answer("unchanged", code=type(error).__name__, message=str(error))
         assert result.reply.transfer_id == command.transfer_id
-        return Answer("acknowledged", result.position, getattr(result, "replayed", result.reply.replayed))
+        return Answer("acknowledged", result.position, result.replayed)
 
     return submit
 
