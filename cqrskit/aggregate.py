@@ -107,6 +107,22 @@ class Event(msgspec.Struct, CanMutateAggregate[UUID], metaclass=FrozenStructMeta
     """The stable name in the log: ``Aggregate.Event`` unless the class sets another one."""
     aggregate_class: ClassVar[type["Aggregate"]]
 
+    def mutate(self, aggregate: Any) -> Any:
+        """Apply this event to its aggregate, which must be of the version before it."""
+        place, state = self.__dict__, aggregate.__dict__
+        version = place["originator_version"]
+        if state["_version"] != version - 1 or (
+            state["_id"] is not place["originator_id"] and state["_id"] != place["originator_id"]
+        ):
+            raise CqrskitError(
+                f"{type(self).__qualname__} {version} of {place['originator_id']} does not follow version "
+                f"{state['_version']} of {state['_id']}"
+            )
+        self.apply(aggregate)
+        state["_version"] = version
+        state["_modified_on"] = place["timestamp"]
+        return aggregate
+
     def _as_dict(self) -> dict[str, Any]:
         return {**msgspec.structs.asdict(self), **self.__dict__}
 
@@ -155,6 +171,9 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
     `Account(owner=...)` triggers the event that ``__init__`` is decorated with, under a random id. A handler makes
     aggregates with `Repository.create`, which takes the id and the events into the log.
     """
+
+    snapshot_version: ClassVar[int] = 1
+    """Raise it when the folding of events changed but the annotated attributes did not: old snapshots are ignored."""
 
     class Event(Event):
         """Base of this aggregate's events."""

@@ -30,6 +30,7 @@ from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
 from cqrskit.settings import Settings
+from cqrskit.snapshots import SnapshotCodec
 from cqrskit.tasks import end_tasks
 
 __all__ = ["Application", "ProjectionStatus", "Runtime", "database_url"]
@@ -74,6 +75,7 @@ class Application:
             event_class for aggregate in aggregates for event_class in event_classes(aggregate)
         )
         self.handlers = HandlerRegistry(handlers)
+        self.snapshots = SnapshotCodec(self.aggregates)
         self._check_projections()
 
     def _check_projections(self) -> None:
@@ -157,7 +159,12 @@ class Runtime:
         self._listener = listener
         self._tasks: list[asyncio.Task[None]] = []
         self.executor = Executor(
-            event_store, application.registry, application.handlers, settings, on_commit=self._committed
+            event_store,
+            application.registry,
+            application.handlers,
+            settings,
+            snapshots=application.snapshots,
+            on_commit=self._committed,
         )
 
     def _committed(self) -> None:

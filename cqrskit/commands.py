@@ -14,12 +14,21 @@ __all__ = ["Command", "Handler", "HandlerRegistry", "handles", "uuids_of"]
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class Command(msgspec.Struct, metaclass=FrozenStructMeta, frozen=True, forbid_unknown_fields=True):
+class Command(msgspec.Struct, metaclass=FrozenStructMeta, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A wish to change something. Subclass it with annotated fields; it is frozen and compares by content.
 
     The UUID fields of a command are taken for ids of aggregates that its handler will want, and loaded
-    beforehand for the whole batch.
+    beforehand for the whole batch. Its JSON leaves out fields that have their default, so that a field added
+    later, with a default, does not make old commands differ from new ones.
     """
+
+    def idempotency_key(self) -> str | None:
+        """Under which key this command takes effect once and has one reply for ever; None: it may repeat.
+
+        Override it where the content says so, as ``f"transfer:{self.transfer_id}"``. Callers may give a key of
+        their own to `Executor.execute`, which then counts in its place.
+        """
+        return None
 
 
 Handler = Callable[[Any, Any], Any]
@@ -28,11 +37,17 @@ Handler = Callable[[Any, Any], Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def handles(command_class: type[Command]) -> Callable[[F], F]:
-    """Mark a function as the handler of `command_class`; pass it to ``Application(handlers=[...])``."""
+def handles(command_class: type[Command], *, sees_key_conflicts: bool = False) -> Callable[[F], F]:
+    """Mark a function as the handler of `command_class`; pass it to ``Application(handlers=[...])``.
+
+    A command whose idempotency key belongs to another content is refused with IdempotencyConflict before its handler
+    runs. With `sees_key_conflicts` the handler runs all the same, finds the differing field's name in
+    `Repository.conflicting_field`, and may refuse for a reason that it puts first; whatever else it does is undone.
+    """
 
     def mark(function: F) -> F:
         vars(function)["handled_command"] = command_class
+        vars(function)["sees_key_conflicts"] = sees_key_conflicts
         return function
 
     return mark
@@ -44,6 +59,7 @@ class HandlerRegistry:
     def __init__(self, handlers: Iterable[Handler]) -> None:
         """Register `handlers`; an unmarked or asynchronous function, or two for one command, raise DefinitionError."""
         self._handlers: dict[type[Command], Handler] = {}
+        self._reply_types: dict[type[Command], Any] = {}
         for handler in handlers:
             name = getattr(handler, "__qualname__", repr(handler))
             command_class = getattr(handler, "handled_command", None)
@@ -60,6 +76,7 @@ class HandlerRegistry:
                     f"{name}: keep one"
                 )
             self._handlers[command_class] = handler
+            self._reply_types[command_class] = _reply_type(handler, name)
 
     @property
     def command_classes(self) -> list[type[Command]]:
@@ -72,6 +89,23 @@ class HandlerRegistry:
             return self._handlers[type(command)]
         except KeyError:
             raise UnknownCommand(type(command).__name__) from None
+
+    def reply_type_of(self, command_class: type[Command]) -> Any:
+        """What the handler of a command says that it returns; Any if it does not say."""
+        return self._reply_types[command_class]
+
+
+def _reply_type(handler: Handler, name: str) -> Any:
+    """The annotated reply, which must be something that can be remembered as JSON under an idempotency key."""
+    try:
+        reply_type = get_type_hints(handler).get("return", Any)
+        msgspec.json.Decoder(reply_type)
+    except (TypeError, NameError) as error:
+        raise DefinitionError(
+            f"{name} must say what it returns in a type that JSON can hold, since replies are remembered under "
+            f"idempotency keys: {error}"
+        ) from error
+    return reply_type
 
 
 _uuid_fields: dict[type[Any], tuple[str, ...]] = {}

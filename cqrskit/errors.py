@@ -11,12 +11,15 @@
     ├── EventDecodeError            stored bytes do not fit the event class
     ├── Rejected                    a command was refused by the domain; subclass it in your own app
     │   ├── AggregateNotFound
-    │   └── AggregateExists
+    │   ├── AggregateExists
+    │   └── IdempotencyConflict     an idempotency key was used before for another command
     ├── UnknownCommand              no handler is registered for this command
+    ├── InvalidIdempotencyKey       a key is empty, too long, or not printable
     ├── InvalidQuery                a query names an unknown field or an impossible limit
     │   └── InvalidCursor           a cursor was not made by this query
     ├── Busy                        the command queue is full: try again later
     ├── ShuttingDown                the service is stopping: try again elsewhere
+    ├── DeadlineExceeded            a command waited longer than its caller would wait
     ├── CommandFailed               a handler raised an unexpected error, or the database refused its events
     ├── CommitUnknown               the connection died while a batch was being committed
     ├── NotYetVisible               a read model did not reach the wanted position in time
@@ -38,9 +41,12 @@ __all__ = [
     "CommitUnknown",
     "ConfigurationError",
     "CqrskitError",
+    "DeadlineExceeded",
     "DefinitionError",
     "EventDecodeError",
+    "IdempotencyConflict",
     "InvalidCursor",
+    "InvalidIdempotencyKey",
     "InvalidQuery",
     "MigrationRequired",
     "NotYetVisible",
@@ -51,6 +57,7 @@ __all__ = [
     "StreamConflict",
     "UnknownCommand",
     "UnknownEventType",
+    "remembered_refusal",
 ]
 
 
@@ -146,6 +153,47 @@ class AggregateExists(Rejected):
         self.aggregate_id = aggregate_id
 
 
+class IdempotencyConflict(Rejected):
+    """The idempotency key belongs to another command, or to the same one with other content, for as long as it is kept.
+
+    `field` is the first field that differs, or "command" if the commands are of different types.
+    """
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str, field: str) -> None:
+        super().__init__(
+            f"idempotency key {key!r} was used before with another {field}: a key belongs to one content; use a new "
+            "key for a new command",
+            key=key,
+            field=field,
+        )
+        self.key = key
+        self.field = field
+
+
+def remembered_refusal(code: str, message: str, details: dict[str, object]) -> Rejected:
+    """The refusal that was given before, of the class that has this code (Rejected itself if none has it any more).
+
+    It has the code, the message and the details of the first one; attributes that a subclass sets beside them are not
+    kept.
+    """
+    refusal_class = _class_of_code(Rejected, code) or Rejected
+    refusal = refusal_class.__new__(refusal_class)
+    refusal.args = (message,)
+    refusal.details = details
+    if refusal_class.code != code:
+        vars(refusal)["code"] = code
+    return refusal
+
+
+def _class_of_code(refusal_class: type[Rejected], code: str) -> type[Rejected] | None:
+    if refusal_class.code == code:
+        return refusal_class
+    found = (_class_of_code(each, code) for each in refusal_class.__subclasses__())
+    return next((each for each in found if each is not None), None)
+
+
 class UnknownCommand(CqrskitError):
     """No handler is registered for this command type."""
 
@@ -155,6 +203,16 @@ class UnknownCommand(CqrskitError):
             "and pass it to Application(handlers=...)."
         )
         self.command_name = command_name
+
+
+class InvalidIdempotencyKey(CqrskitError):
+    """An idempotency key must have 1 to 255 printable characters; nothing was accepted."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"{key[:80]!r} cannot be an idempotency key: it must have 1 to 255 printable characters; use a "
+            "UUID, or the id of what the command makes"
+        )
 
 
 class InvalidQuery(CqrskitError):
@@ -180,6 +238,18 @@ class ShuttingDown(CqrskitError):
         super().__init__("the service is shutting down and takes no new commands; try again in a moment")
 
 
+class DeadlineExceeded(CqrskitError):
+    """The command waited longer than its caller would wait, and was never decided; nothing was changed."""
+
+    def __init__(self, command_name: str, timeout_seconds: float) -> None:
+        super().__init__(
+            f"command {command_name} waited {timeout_seconds:g} s for its turn and was given up; nothing was "
+            "changed, try again later"
+        )
+        self.command_name = command_name
+        self.timeout_seconds = timeout_seconds
+
+
 class CommandFailed(CqrskitError):
     """A handler raised an unexpected error, or the database refused what it decided; nothing was changed."""
 
@@ -191,13 +261,14 @@ class CommandFailed(CqrskitError):
 class CommitUnknown(CqrskitError):
     """The connection died while a batch was being committed: the command may or may not have taken effect.
 
-    Send it again with the same idempotency key (the same aggregate id) to find out.
+    The executor looks into the log before it says so: this error means that Postgres could not be asked in time either.
+    Send the command again with the same idempotency key to find out.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            "the connection to Postgres died during the commit, so it is not known whether the command took "
-            "effect; send it again with the same id"
+            "the connection to Postgres died during the commit and Postgres cannot be asked, so it is not known "
+            "whether the command took effect; send it again with the same idempotency key to find out"
         )
 
 
@@ -216,7 +287,7 @@ class NotYetVisible(CqrskitError):
 
 
 class StreamConflict(CqrskitError):
-    """Another process appended to a stream of this batch first; the executor decides again."""
+    """Another process appended to a stream of this batch first, or used one of its keys; the executor decides again."""
 
 
 class ReadStoreError(CqrskitError):

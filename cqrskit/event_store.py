@@ -1,9 +1,9 @@
-"""The event store's port: append under the log's lock, load streams, read the feed.
+"""The event store's port: append batches, load what deciding needs, read the feed.
 
 `cqrskit.postgres.event_store.PostgresEventStore` is the adapter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 from uuid import UUID
@@ -11,8 +11,9 @@ from uuid import UUID
 import msgspec
 
 from cqrskit.events import NewEvent, RecordedEvent
+from cqrskit.receipts import NewReceipt, Receipt
 
-__all__ = ["AppendTransaction", "EventStore", "FeedBlock"]
+__all__ = ["EventStore", "FeedBlock", "Found", "LockedLog", "LogReader", "NewBatch", "Snapshot"]
 
 
 class FeedBlock(msgspec.Struct, frozen=True):
@@ -26,33 +27,76 @@ class FeedBlock(msgspec.Struct, frozen=True):
     head: int
 
 
-class AppendTransaction(Protocol):
-    """One transaction that holds the log's head row. Leaving its context commits; an exception rolls back."""
+class NewBatch(msgspec.Struct, frozen=True, gc=False):
+    """What is appended in one transaction: events in their order, and receipts."""
 
-    previous_head: int
-    """Position of the last event committed before this transaction."""
+    events: list[NewEvent]
+    receipts: list[NewReceipt]
 
-    async def changed_streams(self, after: int) -> set[UUID] | None:
-        """Streams that got events at positions > `after`; None if there are too many to list."""
 
-    async def resize(self, count: int) -> None:
-        """Reserve `count` positions in place of the number given at the start."""
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
+    """An aggregate's state after `stream_version` events, the last of them at `position`; see `cqrskit.snapshots`."""
 
-    async def append(self, events: Sequence[NewEvent]) -> None:
-        """Write the events at the next positions, `previous_head` + 1 … + the reserved count.
+    stream_id: UUID
+    stream_version: int
+    position: int
+    shape: str
+    state: bytes
 
-        Raises StreamConflict if a stream version is taken, CommandFailed if the database refuses the data.
+
+class Found(msgspec.Struct, frozen=True):
+    """What a load found: events ordered by stream and version, each stream's from its snapshot on if there is one."""
+
+    events: list[RecordedEvent]
+    snapshots: list[Snapshot]
+    receipts: list[Receipt]
+
+
+class LogReader(Protocol):
+    """Loads what a batch of commands needs."""
+
+    async def load(self, streams: Mapping[UUID, int], keys: Sequence[str], shapes: Sequence[str]) -> Found:
+        """The events of `streams` after the versions given (0: all), and the receipts of `keys`, in one query.
+
+        A stream with a snapshot of one of these `shapes` that is newer than the version given begins there.
         """
 
 
-class EventStore(Protocol):
+class LockedLog(LogReader, Protocol):
+    """The log while its head row is held: nobody else can append. Leaving its context commits."""
+
+    previous_head: int
+    """Position of the last event committed before."""
+
+    async def append(self, batch: NewBatch) -> None:
+        """Write the batch at the positions after `previous_head`. Raises as `EventStore.append`."""
+
+    async def find_batch(self, batch: NewBatch) -> int | None:
+        """The head before this batch if exactly this one is in the log already, None if not."""
+
+
+class EventStore(LogReader, Protocol):
     """An append-only log with dense positions 1, 2, 3 … in commit order.
 
     Each method raises ServerUnavailable when the server does not answer.
     """
 
-    def transaction(self, count: int) -> AbstractAsyncContextManager[AppendTransaction]:
-        """Take the head row and reserve `count` positions. CommitUnknown if the connection dies in the commit."""
+    async def append(self, batch: NewBatch, *, expected_head: int | None = None) -> int | None:
+        """Append in a transaction of its own; the position of the last event before the batch.
+
+        With `expected_head` only if that is the last position; None, and nothing written, if it is another. Raises
+        StreamConflict if a stream version or a key is taken, CommandFailed if the database refuses the data,
+        ServerUnavailable if nothing can have been written, CommitUnknown if that is not known.
+        """
+
+    def locked(self) -> AbstractAsyncContextManager[LockedLog]:
+        """Hold the log's head row, waiting for whoever holds it. CommitUnknown if the connection dies in the commit."""
+
+    async def end_lost_transactions(self) -> None:
+        """Make sure that no connection of ours that was lost can still commit anything."""
+
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        """Keep these; an older one of the same stream is replaced, a newer one stays."""
 
     async def load_streams(self, stream_ids: Sequence[UUID]) -> list[RecordedEvent]:
         """All events of these streams, ordered by stream and version, in one query."""

@@ -1,58 +1,47 @@
 """The write path, top to bottom: queue → batch → decide → append → reply.
 
-Commands wait in a bounded queue. While one batch is being committed the next one gathers, so a lone command
-leaves at once and many share a transaction: group commit without added delay (the idea of a database's own
-log, moved up to the commands). Handlers of a batch run one after another on the same aggregates in memory.
+Commands wait in a bounded queue. While one batch is being appended the next one is decided, on what that one will have
+changed; when the append is done, all that was decided meanwhile is the next batch. So a lone command leaves at once,
+many share a transaction (group commit without added delay: the idea of a database's own log, moved up to the commands),
+and the processor works while the disk does. `cqrskit.decisions` runs the handlers.
 
-Decisions are made outside the log's lock, on aggregates from memory. Under the lock the executor sees from the
-log's head alone whether anybody else has appended since; if so, and only if it touched a stream of this batch,
-the batch is decided again, now on aggregates that cannot change. So a batch is decided at most twice.
+Decisions are made outside the log's lock, on aggregates from memory. That these are current is shown by the append
+itself: each stream version and each idempotency key can be taken once. What a batch looked at without appending to it
+(above all, what a refusal rests on) is shown to be current by the log's head, or looked up while the head is held. A
+batch that fails any of this is decided again while the head is held, and then nothing can change beneath it: a batch
+is decided at most twice. While that happens often, batches are decided under the lock at once.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
 
-from cqrskit.aggregate import ProbeStopped, decision_time
-from cqrskit.commands import Command, HandlerRegistry, uuids_of
+from cqrskit.commands import Command, HandlerRegistry
+from cqrskit.decisions import Batch, Decider
 from cqrskit.errors import (
-    Busy,
-    CommandFailed,
     CommitUnknown,
     CqrskitError,
-    Rejected,
     ServerUnavailable,
     ShuttingDown,
     StreamConflict,
 )
-from cqrskit.event_store import AppendTransaction, EventStore
-from cqrskit.events import EventRegistry, Metadata, NewEvent
-from cqrskit.repository import MissingAggregate, Repository
+from cqrskit.event_store import EventStore, LockedLog
+from cqrskit.events import EventRegistry, Metadata
+from cqrskit.repository import Repository
 from cqrskit.settings import Settings
-from cqrskit.submissions import CommandResult, Submission, Waiting
-from cqrskit.tasks import end_tasks
+from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
+from cqrskit.submissions import CommandQueue, CommandResult, Waiting, keys_of
+from cqrskit.tasks import end_tasks, retry_delays
 
 __all__ = ["CommandResult", "Executor"]
 
 log = structlog.get_logger(__name__)
-encode_json = msgspec.json.Encoder().encode
 
-RETRY_AFTER_SECONDS = 0.5
-
-
-class _Decision(msgspec.Struct):
-    """What one handler decided: its events, and its reply or its refusal."""
-
-    events: list[NewEvent]
-    touched: set[UUID]
-    reply: Any = None
-    error: CqrskitError | None = None
+LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 
 
 class Executor:
@@ -65,307 +54,343 @@ class Executor:
         handlers: HandlerRegistry,
         settings: Settings,
         *,
+        snapshots: SnapshotCodec | None = None,
         on_commit: Callable[[], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`on_commit` is called after each batch, to wake followers; `clock` gives aware times."""
         self._store = store
-        self._registry = registry
         self._handlers = handlers
         self._settings = settings
         self._on_commit = on_commit
         self._clock = clock
-        self._repository = Repository(registry, size_max=settings.cached_aggregates_max)
-        self._queue: deque[Waiting] = deque()
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._repository = Repository(
+            registry,
+            snapshots or SnapshotCodec(()),
+            size_max=settings.cached_aggregates_max,
+            bytes_max=settings.cached_aggregates_max_bytes,
+        )
+        self._decider = Decider(
+            registry, handlers, self._repository, snapshot_every_events=settings.snapshot_every_events
+        )
+        self._queue = CommandQueue(settings.queue_length_max)
+        self._snapshots = SnapshotSaver(store.save_snapshots)
+        self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._appending: Batch | None = None
         self._known_head = 0
-        self._decided: dict[UUID, list[Any]] = {}
+        self._alone_since = 0
+        self._locked_batches = 0
+        self._locked_batches_next = LOCKED_BATCHES_MIN
 
     # --- callers
 
-    async def execute(self, command: Command, metadata: Metadata | None = None) -> CommandResult:
+    async def execute(
+        self,
+        command: Command,
+        metadata: Metadata | None = None,
+        *,
+        key: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> CommandResult:
         """Decide one command and wait until its events are durable.
 
-        Raises Rejected (the domain refused it), CommandFailed, CommitUnknown, ServerUnavailable, UnknownCommand,
-        Busy or ShuttingDown. After any of these but CommitUnknown nothing was changed.
+        `key` is an idempotency key, in place of the command's own `idempotency_key`: under one key a command takes
+        effect once, and a retry gets the first reply or refusal. A command that is not decided within `timeout_seconds`
+        (default: the setting `command_timeout_seconds`) is given up.
+
+        Raises Rejected (the domain refused it; IdempotencyConflict: the key belongs to another content), CommandFailed,
+        CommitUnknown, DeadlineExceeded, ServerUnavailable, UnknownCommand, InvalidIdempotencyKey, Busy or ShuttingDown.
+        After any of these but CommitUnknown nothing was changed.
         """
-        (result,) = await self.execute_many((command,), metadata)
+        (result,) = await self.execute_many((command,), metadata, keys=(key,), timeout_seconds=timeout_seconds)
         if isinstance(result, CqrskitError):
             raise result
         return result
 
     async def execute_many(
-        self, commands: Sequence[Command], metadata: Metadata | None = None
+        self,
+        commands: Sequence[Command],
+        metadata: Metadata | None = None,
+        *,
+        keys: Sequence[str | None] | None = None,
+        timeout_seconds: float | None = None,
     ) -> list[CommandResult | CqrskitError]:
         """Decide commands in this order, each standing alone, and return their results in the same order.
 
-        Busy, ShuttingDown and UnknownCommand are raised for all of them, before any is accepted.
+        `keys` has an idempotency key for each, or None where the command's own counts. Busy, ShuttingDown,
+        UnknownCommand and InvalidIdempotencyKey are raised for all of them, before any is accepted.
         """
         for command in commands:
             self._handlers.handler_of(command)
-        if self._stopping or self._task is None:
+        wanted_keys = keys_of(commands, keys)
+        if self._stopping or not self._tasks:
             raise ShuttingDown
-        if len(self._queue) + len(commands) > self._settings.queue_length_max:
-            raise Busy(len(self._queue), RETRY_AFTER_SECONDS)
         if not commands:
             return []
-        submission = Submission(len(commands), asyncio.get_running_loop().create_future())
-        encoded: dict[type[Command], bytes] = {}
-        for index, command in enumerate(commands):
-            command_class = type(command)
-            if command_class not in encoded:
-                encoded[command_class] = _encode_metadata(metadata, command_class)
-            self._queue.append(Waiting(command, encoded[command_class], submission, index))
-        self._wake.set()
-        return await submission.future
+        timeout = self._settings.command_timeout_seconds if timeout_seconds is None else timeout_seconds
+        return await self._queue.submit(commands, metadata, wanted_keys, timeout)
 
     @property
     def queue_length(self) -> int:
-        """Commands that wait for a batch."""
+        """Commands that wait to be decided."""
         return len(self._queue)
 
     async def start(self) -> None:
         """Begin to take commands."""
-        self._known_head = await self._store.head()
-        self._task = asyncio.create_task(self._run(), name="cqrskit-executor")
+        self._known_head = self._alone_since = await self._store.head()
+        self._tasks = [
+            asyncio.create_task(self._run(), name="cqrskit-executor"),
+            asyncio.create_task(self._queue.give_up_late_ones(), name="cqrskit-deadlines"),
+            asyncio.create_task(self._snapshots.run(), name="cqrskit-snapshots"),
+        ]
 
     async def stop(self) -> None:
         """Take no more commands, finish those accepted (up to `shutdown_timeout_seconds`), then return."""
         self._stopping = True
-        self._wake.set()
-        if self._task is None:
+        self._queue.wake.set()
+        if not self._tasks:
             return
-        _, unfinished = await asyncio.wait({self._task}, timeout=self._settings.shutdown_timeout_seconds)
-        await end_tasks(unfinished)
-        while self._queue:
-            self._queue.popleft().resolve(ShuttingDown())
-        self._task = None
+        await asyncio.wait({self._tasks[0]}, timeout=self._settings.shutdown_timeout_seconds)
+        await end_tasks(self._tasks)
+        self._queue.refuse_all(ShuttingDown())
+        await self._snapshots.save()
+        self._tasks = []
 
     # --- the loop
 
     async def _run(self) -> None:
         while True:
-            if not self._queue:
+            if not self._queue and self._appending is None:
                 if self._stopping:
                     return
-                self._wake.clear()
-                await self._wake.wait()
+                self._queue.wake.clear()
+                await self._queue.wake.wait()
                 continue
-            batch = self._take_batch()
+            batch = Batch(after=self._appending)
             try:
-                await self._process(batch)
+                await self._turn(batch)
             except BaseException as error:
-                self._fail_all(batch, CommitUnknown())
-                self._repository.forget_all()
+                await self._give_up(batch)
                 if not isinstance(error, Exception):
                     raise
-                log.exception("executor.batch_failed", commands=len(batch))
+                log.exception("executor.batch_failed", commands=len(batch.commands))
             self._repository.trim()
 
-    def _take_batch(self) -> list[Waiting]:
-        queue = self._queue
-        return [queue.popleft() for _ in range(min(len(queue), self._settings.batch_size_max))]
-
-    async def _process(self, batch: list[Waiting]) -> None:
-        """Decide a batch, commit it and resolve its callers; halve it when the database refuses it."""
-        try:
-            decisions = await self._decide(batch)
-            decisions = await self._commit(batch, decisions)
-        except (ServerUnavailable, CommitUnknown) as error:
-            self._forget_decided()
-            self._fail_all(batch, error)
-        except CqrskitError as error:
-            self._forget_decided()
-            if len(batch) == 1:
-                self._fail_all(batch, error)
+    async def _turn(self, batch: Batch) -> None:
+        """Decide what comes while the batch before is being appended; then begin to append this one."""
+        appending = self._appending
+        if self._locked_batches > 0 and appending is None:
+            self._locked_batches -= 1
+            await self._process_locked(self._queue.take(self._settings.batch_size_max), batch)
+            return
+        failure = await self._decide(batch)
+        while appending is not None and not appending.done and failure is None:
+            self._queue.wake.clear()
+            if len(batch.commands) >= self._settings.batch_size_max or not self._queue:
+                await self._queue.wake.wait()
+            failure = await self._decide(batch)
+        if appending is not None:
+            if not appending.done and appending.appending is not None:
+                await asyncio.wait({appending.appending})
+            self._appending = batch.after = None
+            if appending.failure is not None:
+                self._queue.put_back(self._undo(batch))
+                await self._recover(appending, appending.failure)
                 return
-            middle = len(batch) // 2
-            await self._process(batch[:middle])
-            await self._process(batch[middle:])
-        else:
-            self._reply(batch, decisions)
+            failure = failure or await self._decide(batch)
+        if failure is not None:
+            await self._recover(batch, failure)
+        elif batch.commands:
+            self._decider.complete(batch)
+            batch.appending = asyncio.create_task(self._append(batch), name="cqrskit-append")
+            self._appending = batch
 
     # --- decide
 
-    async def _decide(self, batch: list[Waiting]) -> list[_Decision]:
-        """Run the handlers of a batch in order; load what they miss, for the whole batch in one query."""
-        self._decided = {}
-        repository = self._repository
-        repository.now = self._clock()
-        token = decision_time.set(repository.now)
-        try:
-            wanted: set[UUID] = set()
-            for waiting in batch:
-                uuids_of(waiting.command, wanted)
-            await self._load(repository.missing(wanted))
-            decisions: list[_Decision] = []
-            while len(decisions) < len(batch):
-                missing = self._decide_until_miss(batch, decisions)
-                await self._load(missing)
-            return decisions
-        finally:
-            decision_time.reset(token)
-
-    def _decide_until_miss(self, batch: list[Waiting], decisions: list[_Decision]) -> list[UUID]:
-        """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
-        for waiting in batch[len(decisions) :]:
+    async def _decide(self, batch: Batch) -> CqrskitError | None:
+        """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
+        commands = self._queue.take(self._settings.batch_size_max - len(batch.commands))
+        if commands:
             try:
-                decisions.append(self._decide_one(waiting))
-            except MissingAggregate as miss:
-                return [miss.stream_id, *self._probe(batch[len(decisions) + 1 :], miss.stream_id)]
-        return []
+                await self._decider.decide(batch, commands, self._store, now=self._clock(), as_of=self._known_head)
+            except CqrskitError as error:
+                return error
+        return None
 
-    def _decide_one(self, waiting: Waiting) -> _Decision:
-        repository = self._repository
-        repository.pending.clear()
-        touched: set[UUID] = set()
-        repository.touched = touched
-        command = waiting.command
-        error: CqrskitError
-        try:
-            reply = self._handlers.handler_of(command)(command, repository)
-        except MissingAggregate:
-            self._undo_pending()
-            raise
-        except Rejected as rejected:
-            error = rejected
-        except Exception as unexpected:
-            log.exception("executor.handler_failed", command=type(command).__name__)
-            error = CommandFailed(type(command).__name__, f"{type(unexpected).__name__}: {unexpected}")
-            error.__cause__ = unexpected
-        else:
-            return _Decision(self._collect(waiting.metadata), touched, reply)
-        self._undo_pending()
-        return _Decision([], touched, None, error)
-
-    def _collect(self, metadata: bytes) -> list[NewEvent]:
-        pending = self._repository.pending
-        now = self._repository.now
-        events: list[NewEvent] = []
-        for _, triggered in pending:
-            place = triggered.__dict__
-            stream_id = place["originator_id"]
-            events.append(
-                NewEvent(
-                    stream_id,
-                    place["originator_version"],
-                    triggered.stored_name,
-                    self._registry.encode(triggered),
-                    metadata,
-                    now,
-                )
-            )
-            self._decided.setdefault(stream_id, []).append(triggered)
-        pending.clear()
-        return events
-
-    def _undo_pending(self) -> None:
-        """Forget the aggregates that a failed handler changed; they are rebuilt from the log and this batch."""
-        pending = self._repository.pending
-        self._repository.forget({triggered.__dict__["originator_id"] for _, triggered in pending})
-        pending.clear()
-
-    def _probe(self, rest: Iterable[Waiting], known_miss: UUID) -> set[UUID]:
-        """Run handlers only to learn which aggregates they miss; they are stopped before they change one."""
-        missing: set[UUID] = set()
-        repository = self._repository
-        repository.pending.probing = True
-        try:
-            for waiting in rest:
-                try:
-                    self._handlers.handler_of(waiting.command)(waiting.command, repository)
-                except MissingAggregate as miss:
-                    missing.add(miss.stream_id)
-                except (ProbeStopped, Exception):
-                    continue
-        finally:
-            repository.pending.probing = False
-        missing.discard(known_miss)
-        return missing
-
-    async def _load(self, stream_ids: Sequence[UUID]) -> None:
-        if not stream_ids:
-            return
-        self._repository.learn(stream_ids, await self._store.load_streams(stream_ids))
-        for stream_id in stream_ids:
-            if stream_id in self._decided:
-                self._repository.replay(stream_id, self._decided[stream_id])
-
-    def _forget_decided(self) -> None:
-        self._repository.forget(self._decided)
-        self._decided = {}
+    def _undo(self, batch: Batch) -> list[Waiting]:
+        """Take a batch's decisions back; its commands are to be decided again, or told that nothing happened."""
+        self._decider.undo(batch)
+        return batch.commands
 
     # --- append
 
-    async def _commit(self, batch: list[Waiting], decisions: list[_Decision]) -> list[_Decision]:
-        """Make the decisions durable; they may be others than those given, if somebody else appended meanwhile."""
-        count = sum(len(decision.events) for decision in decisions)
-        if count == 0 and await self._store.head() == self._known_head:
-            return decisions
-        async with self._store.transaction(count) as transaction:
-            if transaction.previous_head != self._known_head:
-                decisions = await self._decide_again_if_stale(batch, decisions, transaction)
-            events = [event for decision in decisions for event in decision.events]
-            try:
-                await transaction.append(events)
-            except StreamConflict:
-                self._repository.forget_all()
-                raise
-            previous_head = transaction.previous_head
-        self._note_positions(decisions, previous_head)
-        return decisions
+    async def _append(self, batch: Batch) -> None:
+        """Make a batch durable and resolve its callers. A failure is kept for the loop, which knows what comes next."""
+        try:
+            async with asyncio.timeout(self._settings.command_timeout_seconds):
+                previous_head = await self._append_unlocked(batch)
+            self._committed(batch, previous_head)
+        except CqrskitError as error:
+            batch.failure = error
+        except Exception as error:
+            log.exception("executor.append_failed", commands=len(batch.commands))
+            batch.failure = CommitUnknown()
+            batch.failure.__cause__ = error
+        finally:
+            batch.done = True
+            self._queue.wake.set()
 
-    async def _decide_again_if_stale(
-        self, batch: list[Waiting], decisions: list[_Decision], transaction: AppendTransaction
-    ) -> list[_Decision]:
-        changed = await transaction.changed_streams(self._known_head)
-        self._known_head = transaction.previous_head
-        if changed is not None and not any(decision.touched & changed for decision in decisions):
-            self._repository.forget(changed)
-            return decisions
-        self._forget_decided()
-        if changed is None:
-            self._repository.forget_all()
+    async def _append_unlocked(self, batch: Batch) -> int:
+        """Append what was decided from memory, if that was current; StreamConflict if not. The head before it."""
+        new = batch.new
+        anything = bool(new.events or new.receipts)
+        looked_at = batch.looked_at()
+        if not looked_at:
+            previous_head = await self._store.append(new) if anything else self._known_head
+            assert previous_head is not None, "no head was expected"
+            return previous_head
+        if self._are_current(looked_at):
+            expected = self._known_head
+            found = await self._store.append(new, expected_head=expected) if anything else await self._store.head()
+            if found == expected:
+                return found
+        async with self._store.locked() as held:
+            await self._require_current(looked_at, held)
+            if anything:
+                await held.append(new)
+            return held.previous_head
+
+    def _are_current(self, stream_ids: Iterable[UUID]) -> bool:
+        """Whether these were seen since anybody but us has appended, as far as we know."""
+        known = map(self._repository.known, stream_ids)
+        return all(each is not None and each.as_of >= self._alone_since for each in known)
+
+    async def _require_current(self, stream_ids: Iterable[UUID], held: LockedLog) -> None:
+        """StreamConflict if one of these is not what the log says."""
+        versions = {}
+        for stream_id in stream_ids:
+            loaded = self._repository.known(stream_id)
+            if loaded is None:
+                raise StreamConflict(f"stream {stream_id} left the cache before it was looked up")
+            versions[stream_id] = 0 if loaded.aggregate is None else loaded.aggregate.version
+        found = await held.load(versions, (), ())
+        if found.events:
+            raise StreamConflict(f"stream {found.events[0].stream_id} has changed")
+        self._repository.learn(versions, found, held.previous_head)
+
+    async def _process_locked(self, commands: list[Waiting], batch: Batch | None = None) -> None:
+        """Decide and append while the log's head is held: nothing can change meanwhile."""
+        if not commands:
+            return
+        batch = Batch() if batch is None else batch
+        try:
+            async with asyncio.timeout(self._settings.command_timeout_seconds):
+                previous_head = await self._append_locked(commands, batch)
+        except TimeoutError as error:
+            failure: CqrskitError = CommitUnknown()
+            failure.__cause__ = error
+        except CqrskitError as error:
+            failure = error
         else:
-            self._repository.forget(changed)
-        decisions = await self._decide(batch)
-        await transaction.resize(sum(len(decision.events) for decision in decisions))
-        return decisions
+            self._committed(batch, previous_head)
+            return
+        await self._recover(batch, failure, locked=True)
 
-    def _note_positions(self, decisions: list[_Decision], previous_head: int) -> None:
-        position = previous_head
-        positions: dict[UUID, int] = {}
-        for decision in decisions:
-            for event in decision.events:
-                position += 1
-                positions[event.stream_id] = position
-        self._repository.committed(positions)
-        self._known_head = position
+    async def _append_locked(self, commands: list[Waiting], batch: Batch) -> int:
+        batch.commands = list(commands)
+        async with self._store.locked() as held:
+            if held.previous_head != self._known_head:
+                self._known_head = self._alone_since = held.previous_head
+            self._repository.required_as_of = self._alone_since
+            batch.commands = []
+            try:
+                await self._decider.decide(batch, commands, held, now=self._clock(), as_of=held.previous_head)
+            finally:
+                self._repository.required_as_of = 0
+            self._decider.complete(batch)
+            if batch.new.events or batch.new.receipts:
+                await held.append(batch.new)
+            return held.previous_head
 
     # --- reply
 
-    def _reply(self, batch: list[Waiting], decisions: list[_Decision]) -> None:
-        position = self._known_head - sum(len(decision.events) for decision in decisions)
-        for waiting, decision in zip(batch, decisions, strict=True):
-            position += len(decision.events)
-            if decision.error is not None:
-                waiting.resolve(decision.error)
-            elif decision.events:
-                waiting.resolve(CommandResult(decision.reply, position, True))
-            else:
-                seen = max(map(self._repository.position_of, decision.touched), default=self._known_head)
-                waiting.resolve(CommandResult(decision.reply, seen, False))
-        self._decided = {}
-        if self._on_commit is not None:
+    def _committed(self, batch: Batch, previous_head: int) -> None:
+        """The batch is durable behind this head: note it, and tell the callers."""
+        if previous_head != self._known_head:
+            self._alone_since = previous_head
+        position = previous_head
+        positions: dict[UUID, int] = {}
+        for event in batch.new.events:
+            position += 1
+            positions[event.stream_id] = position
+        self._known_head = position
+        self._repository.committed(positions, position)
+        for decision in batch.decisions:
+            decision.result = decision.result_after(previous_head)
+            decision.waiting.resolve(decision.result)
+        if self._locked_batches == 0:
+            self._locked_batches_next = LOCKED_BATCHES_MIN
+        for snapshot in batch.snapshots:
+            self._snapshots.add(msgspec.structs.replace(snapshot, position=positions[snapshot.stream_id]))
+        if self._on_commit is not None and positions:
             self._on_commit()
 
-    def _fail_all(self, batch: list[Waiting], error: CqrskitError) -> None:
-        for waiting in batch:
-            waiting.resolve(error)
+    # --- when it fails
 
+    async def _recover(self, batch: Batch, failure: CqrskitError, *, locked: bool = False) -> None:
+        """Go on with a batch that failed as a whole, so that each of its commands ends as it would have alone."""
+        if isinstance(failure, CommitUnknown):
+            await self._find_out(batch)
+        elif isinstance(failure, StreamConflict) and not locked:
+            self._locked_batches = self._locked_batches_next
+            self._locked_batches_next = min(2 * self._locked_batches_next, LOCKED_BATCHES_MAX)
+            await self._process_locked(self._undo(batch))
+        elif isinstance(failure, ServerUnavailable) or len(batch.commands) == 1:
+            for waiting in self._undo(batch):
+                waiting.resolve(failure)
+        else:
+            commands = self._undo(batch)
+            middle = len(commands) // 2
+            await self._process_locked(commands[:middle])
+            await self._process_locked(commands[middle:])
 
-def _encode_metadata(metadata: Metadata | None, command_class: type[Command]) -> bytes:
-    given = metadata or Metadata()
-    return encode_json(msgspec.structs.replace(given, command=given.command or command_class.__name__))
+    async def _find_out(self, batch: Batch) -> None:
+        """The answer to a commit was lost: ask the log whether the batch is there, until the callers' deadline."""
+        loop = asyncio.get_running_loop()
+        until = max(waiting.deadline for waiting in batch.commands)
+        log.warning("executor.commit_unknown", commands=len(batch.commands))
+        previous_head: int | None = None
+        async for _ in retry_delays(until - loop.time()):
+            looked = False
+            try:
+                await self._store.end_lost_transactions()
+                async with self._store.locked() as held:
+                    previous_head = await held.find_batch(batch.new)
+                    looked = True
+            except (ServerUnavailable, CommitUnknown):
+                pass
+            if looked:
+                break
+            for waiting in batch.commands:
+                if waiting.deadline < loop.time():
+                    waiting.resolve(CommitUnknown())
+        else:
+            for waiting in self._undo(batch):
+                waiting.resolve(CommitUnknown())
+            return
+        if previous_head is not None:
+            self._committed(batch, previous_head)
+        else:
+            await self._process_locked(self._undo(batch))
+
+    async def _give_up(self, batch: Batch) -> None:
+        """An error that nobody planned: say that the outcome is unknown, and trust nothing in memory."""
+        commands = list(batch.commands)
+        appending, self._appending = self._appending, None
+        if appending is not None and appending.appending is not None:
+            await end_tasks([appending.appending])
+            commands += appending.commands
+        for waiting in commands:
+            waiting.resolve(CommitUnknown())
+        self._repository.forget_all()

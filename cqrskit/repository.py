@@ -1,7 +1,9 @@
 """What handlers see: aggregates by id, kept in memory between commands."""
 
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from sys import getsizeof
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -9,12 +11,18 @@ import msgspec
 
 from cqrskit.aggregate import Aggregate, PendingEvents, make_aggregate
 from cqrskit.errors import AggregateExists, AggregateNotFound
-from cqrskit.events import EventRegistry, RecordedEvent
+from cqrskit.event_store import Found, Snapshot
+from cqrskit.events import EventRegistry
+from cqrskit.snapshots import SnapshotCodec
 
 __all__ = ["Loaded", "MissingAggregate", "Repository"]
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Aggregate)
+
+ENTRY_BYTES = 600
+"""About what an aggregate without attributes costs: the object, its dict, its id and its place in the cache."""
+WEIGH_EVERY_VERSIONS = 64
 
 
 class MissingAggregate(BaseException):
@@ -29,39 +37,47 @@ class MissingAggregate(BaseException):
 
 
 class Loaded(msgspec.Struct, gc=False):
-    """An aggregate in memory and the position of the last event that it rests on (0: not yet in the log)."""
+    """What is known of one stream: its aggregate (None: there is none), and the position of its last event.
 
-    aggregate: Aggregate
+    It was certainly current when the log's head was at `as_of`. `weight_bytes` is an estimate of its memory.
+    """
+
+    aggregate: Aggregate | None
     position: int
+    as_of: int
+    weight_bytes: int = ENTRY_BYTES
 
 
 class Repository:
-    """The aggregates that one executor holds. Handlers use `get`, `find`, `create` and `now`, the executor the rest.
+    """The aggregates that one executor holds. Handlers use `get`, `find`, `create`, `now` and `conflicting_field`.
 
     A stream that was looked for and has no events is remembered as absent until it is forgotten.
     """
 
-    def __init__(self, registry: EventRegistry, *, size_max: int) -> None:
-        """`size_max` aggregates are kept between batches; the least recently used go first."""
+    def __init__(self, registry: EventRegistry, snapshots: SnapshotCodec, *, size_max: int, bytes_max: int) -> None:
+        """`size_max` aggregates and about `bytes_max` bytes are kept; the least recently changed go first."""
         self.now: datetime = datetime.now(UTC)
+        self.conflicting_field: str | None = None
         self.pending = PendingEvents()
-        self.touched: set[UUID] = set()
+        self.touched: list[UUID] = []
+        self.required_as_of = 0
         self._registry = registry
+        self._snapshots = snapshots
         self._size_max = size_max
-        self._known: dict[UUID, Loaded | None] = {}
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._known: OrderedDict[UUID, Loaded] = OrderedDict()
 
     # --- for handlers
 
     def find(self, aggregate_class: type[A], aggregate_id: UUID) -> A | None:
         """The aggregate, or None if there is none of this class with this id."""
-        self.touched.add(aggregate_id)
-        try:
-            loaded = self._known[aggregate_id]
-        except KeyError:
-            raise MissingAggregate(aggregate_id) from None
-        if loaded is None or not isinstance(loaded.aggregate, aggregate_class):
-            return None
-        return loaded.aggregate
+        self.touched.append(aggregate_id)
+        loaded = self._known.get(aggregate_id)
+        if loaded is None or loaded.as_of < self.required_as_of:
+            raise MissingAggregate(aggregate_id)
+        aggregate = loaded.aggregate
+        return aggregate if isinstance(aggregate, aggregate_class) else None
 
     def get(self, aggregate_class: type[A], aggregate_id: UUID) -> A:
         """The aggregate; AggregateNotFound if there is none of this class with this id."""
@@ -75,17 +91,18 @@ class Repository:
 
         The arguments after the id are those of the class. AggregateExists if the id is taken, by whatever class.
         """
-        self.touched.add(aggregate_id)
-        if aggregate_id not in self._known:
+        self.touched.append(aggregate_id)
+        loaded = self._known.get(aggregate_id)
+        if loaded is None or loaded.as_of < self.required_as_of:
             raise MissingAggregate(aggregate_id)
-        if self._known[aggregate_id] is not None:
+        if loaded.aggregate is not None:
             raise AggregateExists(getattr(aggregate_class, "__name__", "aggregate"), aggregate_id)
         aggregate = make_aggregate(aggregate_class, aggregate_id, *values, **named)
         if self.pending.probing:
             return aggregate
         self.pending.extend(aggregate._pending_events)  # type: ignore[arg-type]
         aggregate._pending_events = self.pending  # type: ignore[assignment]
-        self._known[aggregate_id] = Loaded(aggregate, 0)
+        loaded.aggregate = aggregate
         return aggregate
 
     # --- for the executor
@@ -93,65 +110,139 @@ class Repository:
     def __len__(self) -> int:
         return len(self._known)
 
-    def missing(self, stream_ids: Iterable[UUID]) -> list[UUID]:
-        """Those of `stream_ids` that nothing is known about."""
-        return [stream_id for stream_id in stream_ids if stream_id not in self._known]
+    @property
+    def weight_bytes(self) -> int:
+        """About how much memory the aggregates take."""
+        return self._bytes
 
-    def learn(self, stream_ids: Iterable[UUID], recorded: Iterable[RecordedEvent]) -> None:
-        """Build aggregates from their recorded events; those of `stream_ids` without any are absent."""
-        positions: dict[UUID, int] = {}
-        built: dict[UUID, Any] = {}
-        for row in recorded:
-            stream_id = row.stream_id
-            built[stream_id] = self._registry.decode(row).mutate(built.get(stream_id))
-            positions[stream_id] = row.position
+    @property
+    def shapes(self) -> list[str]:
+        """The shapes of snapshots that `learn` understands."""
+        return self._snapshots.shapes
+
+    def versions_to_load(self, stream_ids: Iterable[UUID]) -> dict[UUID, int]:
+        """Those of `stream_ids` that are not known well enough, with the versions up to which they are known."""
+        known, required = self._known, self.required_as_of
+        wanted = {}
         for stream_id in stream_ids:
-            aggregate = built.get(stream_id)
-            if aggregate is None:
-                self._known[stream_id] = None
+            loaded = known.get(stream_id)
+            if loaded is None:
+                wanted[stream_id] = 0
+            elif loaded.as_of < required:
+                wanted[stream_id] = 0 if loaded.aggregate is None else loaded.aggregate.version
+        return wanted
+
+    def learn(self, wanted: Mapping[UUID, int], found: Found, as_of: int) -> None:
+        """Take in what was loaded for `versions_to_load`, when the log's head was at `as_of` or later."""
+        known = self._known
+        for snapshot in found.snapshots:
+            self._put(snapshot.stream_id, self._snapshots.restore(snapshot), snapshot.position, as_of)
+        for row in found.events:
+            loaded = known.get(row.stream_id)
+            if loaded is None:
+                self._put(row.stream_id, self._registry.decode(row).mutate(None), row.position, as_of)
+                continue
+            aggregate: Any = loaded.aggregate
+            if aggregate is None or row.stream_version > aggregate.version:
+                loaded.aggregate = self._adopt(self._registry.decode(row).mutate(aggregate))
+                loaded.position = row.position
+        for stream_id in wanted:
+            loaded = known.get(stream_id)
+            if loaded is None:
+                self._put(stream_id, None, 0, as_of)
             else:
-                aggregate._pending_events = self.pending
-                self._known[stream_id] = Loaded(aggregate, positions[stream_id])
+                loaded.as_of = max(loaded.as_of, as_of)
+                self._weigh(loaded)
 
     def replay(self, stream_id: UUID, events: Iterable[Any]) -> None:
-        """Apply events that were decided but are not in the log yet to an aggregate just learnt."""
-        loaded = self._known.get(stream_id)
-        aggregate: Any = None if loaded is None else loaded.aggregate
+        """Apply events that were decided but are perhaps not in the log yet to an aggregate just learnt."""
+        loaded = self._known[stream_id]
+        aggregate: Any = loaded.aggregate
         for decided in events:
-            aggregate = decided.mutate(aggregate)
-        if aggregate is not None:
-            aggregate._pending_events = self.pending
-            self._known[stream_id] = Loaded(aggregate, 0 if loaded is None else loaded.position)
+            if aggregate is None or decided.__dict__["originator_version"] > aggregate.version:
+                aggregate = decided.mutate(aggregate)
+        loaded.aggregate = None if aggregate is None else self._adopt(aggregate)
 
     def forget(self, stream_ids: Iterable[UUID]) -> None:
         """Drop what is known about these streams; the next use loads them."""
         for stream_id in stream_ids:
-            self._known.pop(stream_id, None)
+            loaded = self._known.pop(stream_id, None)
+            if loaded is not None:
+                self._bytes -= loaded.weight_bytes
 
     def forget_all(self) -> None:
         """Drop everything that is known."""
         self._known.clear()
+        self._bytes = 0
+
+    def known(self, stream_id: UUID) -> Loaded | None:
+        """What is known of a stream."""
+        return self._known.get(stream_id)
 
     def position_of(self, stream_id: UUID) -> int:
         """Position of the last event of a known stream; 0 if it is absent or new."""
         loaded = self._known.get(stream_id)
         return 0 if loaded is None else loaded.position
 
-    def committed(self, positions: dict[UUID, int]) -> None:
-        """Note the new last positions of streams that a batch appended to."""
+    def take_snapshots(self, stream_ids: Iterable[UUID]) -> list[Snapshot]:
+        """The states of these aggregates now, with position 0, since they are not in the log yet."""
+        taken = []
+        for stream_id in stream_ids:
+            loaded = self._known.get(stream_id)
+            snapshot = None if loaded is None or loaded.aggregate is None else self._snapshots.take(loaded.aggregate, 0)
+            if snapshot is not None:
+                taken.append(snapshot)
+        return taken
+
+    def committed(self, positions: Mapping[UUID, int], as_of: int) -> None:
+        """Note the new last positions of streams that a batch appended to; the log's head is at `as_of`."""
         known = self._known
         for stream_id, position in positions.items():
-            loaded = known.pop(stream_id, None)
-            if loaded is not None:
-                loaded.position = position
-                known[stream_id] = loaded
+            loaded = known.get(stream_id)
+            if loaded is None:
+                continue
+            loaded.position = position
+            loaded.as_of = as_of
+            known.move_to_end(stream_id)
+            aggregate = loaded.aggregate
+            if aggregate is not None and aggregate.__dict__["_version"] % WEIGH_EVERY_VERSIONS == 1:
+                self._weigh(loaded)
 
     def trim(self) -> None:
-        """Forget absent streams and, beyond the limit, the least recently used aggregates."""
+        """Beyond the limits, forget the streams that were not changed for longest."""
         known = self._known
-        if len(known) <= self._size_max:
-            return
-        self.forget([stream_id for stream_id, loaded in known.items() if loaded is None])
-        excess = len(known) - self._size_max
-        if excess > 0:
-            self.forget([stream_id for stream_id, _ in zip(known, range(excess), strict=False)])
+        while len(known) > self._size_max or (self._bytes > self._bytes_max and known):
+            _, loaded = known.popitem(last=False)
+            self._bytes -= loaded.weight_bytes
+
+    def _put(self, stream_id: UUID, aggregate: Any, position: int, as_of: int) -> None:
+        self.forget((stream_id,))
+        if aggregate is not None:
+            self._adopt(aggregate)
+        self._known[stream_id] = Loaded(aggregate, position, as_of)
+        self._bytes += ENTRY_BYTES
+
+    def _adopt(self, aggregate: Any) -> Any:
+        aggregate._pending_events = self.pending
+        return aggregate
+
+    def _weigh(self, loaded: Loaded) -> None:
+        if loaded.aggregate is not None:
+            weight_bytes = ENTRY_BYTES + sum(map(_weight_of, vars(loaded.aggregate).values()))
+            self._bytes += weight_bytes - loaded.weight_bytes
+            loaded.weight_bytes = weight_bytes
+
+
+def _weight_of(value: object) -> int:
+    """About the memory of one attribute: a container's first items stand for all of them."""
+    if isinstance(value, PendingEvents):
+        return 0
+    if isinstance(value, dict):
+        sample: Sequence[object] = [each for each, _ in zip(value.items(), range(8), strict=False)]
+    elif isinstance(value, list | tuple | set | frozenset):
+        sample = [each for each, _ in zip(value, range(8), strict=False)]
+    else:
+        return getsizeof(value)
+    if not sample:
+        return getsizeof(value)
+    return getsizeof(value) + len(value) * sum(map(_weight_of, sample)) // len(sample)

@@ -41,8 +41,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Commands that may wait for the executor; beyond that callers are told to come back later."""
     batch_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
     """Largest number of commands in one transaction."""
+    command_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
+    """How long a command may wait for its turn, and a batch for its commit, before its caller is told so."""
+    receipts_kept_days: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """How long idempotency keys and the replies to them are kept. Unset: for ever."""
     cached_aggregates_max: Annotated[int, msgspec.Meta(ge=0)] = 100_000
     """Aggregates that the executor keeps in memory between commands."""
+    cached_aggregates_max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
+    """About how much memory those aggregates may take."""
+    snapshot_every_events: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """A snapshot of an aggregate is kept whenever its stream has grown by so many events."""
     block_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5_000
     """Positions that a projector reads and folds at once."""
     poll_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.2

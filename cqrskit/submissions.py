@@ -1,26 +1,37 @@
 """Commands on their way to the executor, and the results on their way back to whoever gave them."""
 
 import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from cqrskit.commands import Command
-from cqrskit.errors import CqrskitError
+from cqrskit.errors import Busy, CqrskitError, DeadlineExceeded, InvalidIdempotencyKey
+from cqrskit.events import Metadata
 
-__all__ = ["CommandResult", "Submission", "Waiting"]
+__all__ = ["CommandQueue", "CommandResult", "Submission", "Waiting", "keys_of"]
+
+RETRY_AFTER_SECONDS = 0.5
+LOOK_FOR_DEADLINES_SECONDS = 0.25
+KEY_LENGTH_MAX = 255
+
+encode_json = msgspec.json.Encoder().encode
 
 
-class CommandResult(msgspec.Struct, frozen=True):
+class CommandResult(msgspec.Struct, frozen=True, gc=False):
     """What a handler returned, and the position at which a reader sees everything that it rests on.
 
     For a command that appended events this is the position of the last of them; for one that changed nothing,
-    the last position of the aggregates it looked at. `appended` tells which.
+    the last position of the aggregates it looked at. `appended` tells which. `replayed`: the command's idempotency key
+    was used before for the same command, and this is the reply of then.
     """
 
     reply: Any
     position: int
     appended: bool
+    replayed: bool = False
 
 
 class Submission:
@@ -42,10 +53,13 @@ class Submission:
 
 
 class Waiting(msgspec.Struct, gc=False):
-    """One command in the queue."""
+    """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of."""
 
     command: Command
     metadata: bytes
+    key: str | None
+    deadline: float
+    timeout_seconds: float
     submission: Any
     index: int
     resolved: bool = False
@@ -55,3 +69,92 @@ class Waiting(msgspec.Struct, gc=False):
         if not self.resolved:
             self.resolved = True
             self.submission.resolve(self.index, result)
+
+
+class CommandQueue:
+    """Commands that wait to be decided: at most `length_max`, each until its deadline. `wake` is set when one comes."""
+
+    def __init__(self, length_max: int) -> None:
+        self.wake = asyncio.Event()
+        self._length_max = length_max
+        self._waiting: deque[Waiting] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def submit(
+        self,
+        commands: Sequence[Command],
+        metadata: Metadata | None,
+        keys: Sequence[str | None],
+        timeout_seconds: float,
+    ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
+        """Take all of these commands, or raise Busy; the future gives their results."""
+        if len(self._waiting) + len(commands) > self._length_max:
+            raise Busy(len(self._waiting), RETRY_AFTER_SECONDS)
+        loop = asyncio.get_running_loop()
+        submission = Submission(len(commands), loop.create_future())
+        deadline = loop.time() + timeout_seconds
+        encoded: dict[type[Command], bytes] = {}
+        for index, command in enumerate(commands):
+            command_class = type(command)
+            known = encoded.get(command_class)
+            if known is None:
+                known = encoded[command_class] = _encode_metadata(metadata, command_class)
+            self._waiting.append(Waiting(command, known, keys[index], deadline, timeout_seconds, submission, index))
+        self.wake.set()
+        return submission.future
+
+    def take(self, count: int) -> list[Waiting]:
+        """The next commands that somebody still waits for; those that are too late are told so."""
+        waiting = self._waiting
+        if not waiting:
+            return []
+        now = asyncio.get_running_loop().time()
+        taken: list[Waiting] = []
+        while waiting and len(taken) < count:
+            next_one = waiting.popleft()
+            if next_one.deadline < now:
+                _give_up(next_one)
+            elif not next_one.submission.future.done():
+                taken.append(next_one)
+        return taken
+
+    def put_back(self, commands: Iterable[Waiting]) -> None:
+        """Let commands that were taken be the next ones again, in their order."""
+        self._waiting.extendleft(reversed(list(commands)))
+
+    async def give_up_late_ones(self) -> None:
+        """Tell callers whose commands wait longer than they would, also while nothing moves; until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK_FOR_DEADLINES_SECONDS)
+            now = loop.time()
+            for waiting in self._waiting:
+                if waiting.deadline < now:
+                    _give_up(waiting)
+
+    def refuse_all(self, error: CqrskitError) -> None:
+        """End the wait of all that are left."""
+        while self._waiting:
+            self._waiting.popleft().resolve(error)
+
+
+def _give_up(waiting: Waiting) -> None:
+    waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
+
+
+def keys_of(commands: Sequence[Command], given: Sequence[str | None] | None) -> list[str | None]:
+    """Each command's idempotency key: the one given for it, or its own. Raises InvalidIdempotencyKey."""
+    keys = [command.idempotency_key() for command in commands]
+    if given is not None:
+        keys = [own if other is None else other for own, other in zip(keys, given, strict=True)]
+    for key in keys:
+        if key is not None and not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
+            raise InvalidIdempotencyKey(key)
+    return keys
+
+
+def _encode_metadata(metadata: Metadata | None, command_class: type[Command]) -> bytes:
+    given = metadata or Metadata()
+    return encode_json(msgspec.structs.replace(given, command=given.command or command_class.__name__))

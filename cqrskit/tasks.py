@@ -1,12 +1,29 @@
-"""Ending asyncio tasks for certain."""
+"""Ending asyncio tasks for certain, and trying again with a deadline."""
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
-__all__ = ["end_tasks"]
+__all__ = ["end_tasks", "retry_delays"]
 
 CANCEL_AGAIN_SECONDS = 1.0
+FIRST_DELAY_SECONDS = 0.01
+DELAY_MAX_SECONDS = 0.5
+
+
+async def retry_delays(timeout_seconds: float) -> AsyncIterator[int]:
+    """Count attempts, 1, 2, 3 …, with growing pauses between them, until the time is over; at least one."""
+    deadline = time.monotonic() + timeout_seconds
+    delay_seconds = FIRST_DELAY_SECONDS
+    attempt = 1
+    while True:
+        yield attempt
+        if time.monotonic() + delay_seconds > deadline:
+            return
+        await asyncio.sleep(delay_seconds)
+        delay_seconds = min(2 * delay_seconds, DELAY_MAX_SECONDS)
+        attempt += 1
 
 
 async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -11,6 +11,8 @@ __all__ = ["LOG_EVENTS", "configure_logging"]
 LOG_EVENTS = {
     "database.embedded": "no database is configured, so an embedded Postgres runs in the data folder",
     "executor.batch_failed": "an unexpected error ended a batch; its callers were told that the outcome is unknown",
+    "executor.append_failed": "an unexpected error ended an append; the log is asked whether it took effect",
+    "executor.commit_unknown": "a commit's answer was lost; the log is asked whether it took effect",
     "executor.handler_failed": "a handler raised something other than Rejected; the command changed nothing",
     "listener.disconnected": "the connection that wakes followers was lost; they poll until it is back",
     "notifier.disconnected": "the connection that sends wake-ups was lost; followers poll until it is back",
@@ -20,6 +22,8 @@ LOG_EVENTS = {
     "read_models.postgres": "no Elasticsearch is configured, so read models live in Postgres",
     "request.failed": "an HTTP request ended in an unexpected error",
     "request.server_unavailable": "an HTTP request could not be answered because a server does not answer",
+    "snapshots.impossible": "an aggregate has attributes that are not annotated, so its class has no snapshots",
+    "snapshots.not_saved": "snapshots could not be saved; streams load without them",
     "server.message": "a warning or an error of the HTTP server",
     "service.listening": "the HTTP server answers requests at the address",
     "service.started": "the service takes commands",

@@ -48,6 +48,16 @@ class MoneyMoved(Aggregate.Event):
 class Account(Aggregate):
     """One account. Its counters only grow, and only by its events."""
 
+    name: Name
+    type: AccountType
+    currency: Currency
+    overdraft_limit: int | None
+    metadata: Metadata
+    debits_posted: int
+    credits_posted: int
+    debits_pending: int
+    credits_pending: int
+
     class Opened(Aggregate.Created):
         """The account exists."""
 
@@ -136,17 +146,25 @@ class OpenAccount(Command):
     overdraft_limit: OverdraftLimit | None = 0
     metadata: Metadata = {}
 
+    def idempotency_key(self) -> str:
+        """The account's id."""
+        return f"account:{self.account_id}"
+
 
 class Opening(msgspec.Struct, frozen=True):
-    """The reply to `OpenAccount`; `replayed` when the same account was opened before."""
+    """The reply to `OpenAccount`."""
 
     account_id: UUID
-    replayed: bool = False
 
 
-@handles(OpenAccount)
+@handles(OpenAccount, sees_key_conflicts=True)
 def open_account(command: OpenAccount, repository: Repository) -> Opening:
-    """Open the account, or recognise the retry of an opening; AggregateExists for another account of this id."""
+    """Open the account; AggregateExists for another account of this id.
+
+    A retry gets the first reply from its receipt; without one it is recognised by its content.
+    """
+    if repository.conflicting_field is not None:
+        raise AggregateExists("Account", command.account_id)
     existing = repository.find(Account, command.account_id)
     if existing is None:
         repository.create(
@@ -165,4 +183,4 @@ def open_account(command: OpenAccount, repository: Repository) -> Opening:
     )
     if not same:
         raise AggregateExists("Account", command.account_id)
-    return Opening(command.account_id, replayed=True)
+    return Opening(command.account_id)

@@ -156,8 +156,8 @@ class _Import:
         elif isinstance(result, CqrskitError):
             raise result
         else:
-            self._report.replayed += result.reply.replayed
-            self._report.posted += not result.reply.replayed
+            self._report.replayed += not result.appended
+            self._report.posted += result.appended
             self._report.position = max(self._report.position, result.position)
 
     def _reject(self, row: BadRow) -> None:

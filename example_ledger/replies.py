@@ -43,7 +43,7 @@ Cursor = Annotated[str | None, QueryParameter(description="the `next` of the pag
 
 def command_reply(content: T, result: CommandResult) -> Response[T]:
     """201 for something new; 200 with ``Idempotent-Replay: true`` for a retry, whose body is the first reply's."""
-    replayed = result.reply.replayed
+    replayed = not result.appended
     response = at_position(content, result.position, 200 if replayed else 201)
     if replayed:
         response.headers[IDEMPOTENT_REPLAY] = "true"

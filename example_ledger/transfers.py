@@ -104,6 +104,10 @@ class PostTransfer(Command):
     effective_at: Moment | None = None
     metadata: Metadata = {}
 
+    def idempotency_key(self) -> str:
+        """The transfer's id."""
+        return f"transfer:{self.transfer_id}"
+
     def __post_init__(self) -> None:
         """Refuse moments that read models cannot search."""
         if self.effective_at is not None and not EFFECTIVE_MIN <= self.effective_at <= EFFECTIVE_MAX:
@@ -111,10 +115,9 @@ class PostTransfer(Command):
 
 
 class Posting(msgspec.Struct, frozen=True):
-    """The reply to `PostTransfer`; `replayed` when the same transfer was posted before."""
+    """The reply to `PostTransfer`."""
 
     transfer_id: UUID
-    replayed: bool = False
 
 
 class PostBatch(Command):
@@ -123,17 +126,21 @@ class PostBatch(Command):
     transfers: Annotated[tuple[PostTransfer, ...], msgspec.Meta(min_length=1, max_length=BATCH_SIZE_MAX)]
 
 
-@handles(PostTransfer)
+@handles(PostTransfer, sees_key_conflicts=True)
 def post_transfer(command: PostTransfer, repository: Repository) -> Posting:
     """Decide one transfer; see `example_ledger.refusals` for the order of what it is refused for.
 
-    A retry looks at nothing but the transfer itself, so that the position of its reply is the first reply's:
+    A retry gets the first reply from its receipt. Where receipts are kept for a while only, a later one finds the
+    transfer itself, and looks at nothing else, so that the position of its reply is the first reply's:
     `Transfer.Posted` is the last event of a posting for this reason.
     """
     transfer_id = command.transfer_id
     existing = repository.find(Transfer, transfer_id)
-    if existing is not None and existing.differing_field(command) is None:
-        return Posting(transfer_id, replayed=True)
+    differing = repository.conflicting_field
+    if differing is None and existing is not None:
+        differing = existing.differing_field(command)
+    if existing is not None and differing is None:
+        return Posting(transfer_id)
     amount = command.amount
     if not 1 <= amount <= AMOUNT_MAX:
         raise InvalidAmount(amount)
@@ -144,8 +151,8 @@ def post_transfer(command: PostTransfer, repository: Repository) -> Posting:
     for account in (debited, credited):
         if account.currency != command.currency:
             raise CurrencyMismatch(account.id, account.currency, command.currency)
-    if existing is not None:
-        raise TransferConflict(transfer_id, existing.differing_field(command) or "content")
+    if differing is not None:
+        raise TransferConflict(transfer_id, differing)
     debited.check_funds(debit=amount)
     credited.check_funds(credit=amount)
     debited.check_counters(debit=amount)

@@ -1,64 +1,70 @@
-"""The event store on Postgres: a head row that sequences, binary COPY that writes."""
+"""The event store on Postgres: a head row that sequences, one statement that appends a batch."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
+from psycopg_pool import PoolTimeout
 
-from cqrskit.errors import CommandFailed, CommitUnknown, ServerUnavailable, StreamConflict
-from cqrskit.event_store import FeedBlock
-from cqrskit.events import NewEvent, RecordedEvent
-from cqrskit.postgres.binary_copy import encode_events
-from cqrskit.postgres.connections import AsyncPool, address_of, connect, connection_errors
+from cqrskit.event_store import FeedBlock, Found, NewBatch, Snapshot
+from cqrskit.events import RecordedEvent
+from cqrskit.postgres.binary_columns import BigintColumn, ByteaColumn, IntegerColumn, TextColumn, UuidColumn
+from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
+from cqrskit.postgres.writer import Writer, append_batch
+from cqrskit.receipts import Receipt
 
-__all__ = ["PostgresEventStore"]
+__all__ = ["PostgresEventStore", "PostgresLockedLog"]
 
-CHANGED_STREAMS_MAX = 20_000
+T = TypeVar("T")
+
+RECEIPT, SNAPSHOT = 0, 1
+"""Kinds of rows that load_batch.sql tells apart; the others are events."""
 
 
-class PostgresAppendTransaction:
-    """One open transaction that holds the head row; see `cqrskit.event_store.AppendTransaction`."""
+class PostgresLockedLog:
+    """One open transaction that holds the head row; see `cqrskit.event_store.LockedLog`."""
 
-    def __init__(self, connection: AsyncConnection[TupleRow], last_position: int, count: int) -> None:
+    def __init__(self, connection: AsyncConnection[TupleRow], url: str, previous_head: int) -> None:
         self._connection = connection
-        self._count = count
-        self.previous_head = last_position - count
+        self._url = url
+        self.previous_head = previous_head
 
-    async def changed_streams(self, after: int) -> set[UUID] | None:
-        """Streams with events at positions > `after`; None if there are more than 20,000 such events."""
-        if self.previous_head - after > CHANGED_STREAMS_MAX:
-            return None
-        cursor = await self._connection.execute(
-            statement("list_changed_streams"), {"after": after, "limit": CHANGED_STREAMS_MAX}, binary=True
-        )
-        return {stream_id for (stream_id,) in await cursor.fetchall()}
+    async def load(self, streams: Mapping[UUID, int], keys: Sequence[str], shapes: Sequence[str]) -> Found:
+        """See the port; what this sees cannot change before the transaction ends."""
+        return await _load(self._connection, streams, keys, shapes)
 
-    async def resize(self, count: int) -> None:
-        """Reserve `count` positions in place of the number given at the start."""
-        if count != self._count:
-            await self._connection.execute(statement("take_log_head"), {"count": count - self._count})
-            self._count = count
+    async def append(self, batch: NewBatch) -> None:
+        """Write the batch; see the port."""
+        await append_batch(self._connection, self._url, batch, None)
 
-    async def append(self, events: Sequence[NewEvent]) -> None:
-        """Write the events; StreamConflict if a stream version is taken, CommandFailed if the data is refused."""
-        if len(events) != self._count:
-            raise ValueError(f"{self._count} positions are reserved, but {len(events)} events were given")
-        if not events:
-            return
-        try:
-            async with self._connection.cursor() as cursor, cursor.copy(statement("copy_events")) as copy:
-                await copy.write(encode_events(events, self.previous_head + 1))
-        except psycopg.errors.UniqueViolation as error:
-            raise StreamConflict(str(error)) from error
-        except psycopg.OperationalError:
-            raise
-        except psycopg.Error as error:
-            raise CommandFailed("of this batch", f"Postgres refused its events: {error}") from error
+    async def find_batch(self, batch: NewBatch) -> int | None:
+        """The head before this very batch if it is in the log; its first event, or receipt, tells."""
+        if batch.events:
+            first = batch.events[0]
+            values = {"stream_id": first.stream_id, "stream_version": first.stream_version}
+            cursor = await self._connection.execute(statement("find_event"), values, binary=True)
+            row = await cursor.fetchone()
+            if row is None or (row[1], row[2], _in_utc(row[3])) != (first.data, first.metadata, first.recorded_at):
+                return None
+            position: int = row[0]
+            return position - 1
+        if batch.receipts:
+            receipt = batch.receipts[0]
+            cursor = await self._connection.execute(statement("find_receipt"), {"key": receipt.key}, binary=True)
+            row = await cursor.fetchone()
+            if row is None or (row[0], row[1], _in_utc(row[2])) != (
+                receipt.command,
+                receipt.outcome,
+                receipt.recorded_at,
+            ):
+                return None
+        return self.previous_head
 
 
 class PostgresEventStore:
@@ -67,80 +73,87 @@ class PostgresEventStore:
     def __init__(self, pool: AsyncPool, url: str, *, connect_timeout_seconds: float = 10.0) -> None:
         self._pool = pool
         self._url = url
-        self._connect_timeout_seconds = connect_timeout_seconds
-        self._writer: AsyncConnection[TupleRow] | None = None
+        self._writer = Writer(url, connect_timeout_seconds=connect_timeout_seconds)
 
     async def close(self) -> None:
         """Close the connection for appends (the pool belongs to the caller)."""
-        if self._writer is not None:
-            await self._writer.close()
-            self._writer = None
+        await self._writer.close()
+
+    async def append(self, batch: NewBatch, *, expected_head: int | None = None) -> int | None:
+        """Append in one statement, which is a transaction of its own; see the port."""
+        return await self._writer.append(batch, expected_head)
 
     @asynccontextmanager
-    async def transaction(self, count: int) -> AsyncIterator[PostgresAppendTransaction]:
-        """Take the head row and reserve `count` positions; see the port."""
-        connection = await self._writing_connection()
-        try:
+    async def locked(self) -> AsyncIterator[PostgresLockedLog]:
+        """Hold the head row in a transaction; see the port."""
+        async with self._writer.transaction() as connection:
             with connection_errors(self._url):
-                await connection.execute("BEGIN")
-                cursor = await connection.execute(statement("take_log_head"), {"count": count})
+                cursor = await connection.execute(statement("lock_log_head"))
                 row = await cursor.fetchone()
                 assert row is not None, "log_head has its one row from the migration"
-                yield PostgresAppendTransaction(connection, row[0], count)
-        except BaseException:
-            await self._roll_back(connection)
-            raise
-        await self._commit(connection)
+                yield PostgresLockedLog(connection, self._url, row[0])
 
-    async def _writing_connection(self) -> AsyncConnection[TupleRow]:
-        if self._writer is None or self._writer.closed or self._writer.broken:
-            self._writer = await connect(self._url, timeout_seconds=self._connect_timeout_seconds)
-        return self._writer
+    async def end_lost_transactions(self) -> None:
+        """See the port."""
+        await self._writer.end_lost()
 
-    async def _roll_back(self, connection: AsyncConnection[TupleRow]) -> None:
-        try:
-            await connection.execute("ROLLBACK")
-        except psycopg.Error:
-            await connection.close()
+    async def load(self, streams: Mapping[UUID, int], keys: Sequence[str], shapes: Sequence[str]) -> Found:
+        """See the port."""
+        return await self._with_connection(lambda connection: _load(connection, streams, keys, shapes))
 
-    async def _commit(self, connection: AsyncConnection[TupleRow]) -> None:
-        try:
-            await connection.execute("COMMIT")
-        except psycopg.OperationalError as error:
-            await connection.close()
-            raise CommitUnknown from error
-        except BaseException as error:
-            await connection.close()
-            if isinstance(error, psycopg.Error):
-                raise ServerUnavailable("Postgres", address_of(self._url), str(error)) from error
-            raise
+    async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
+        """See the port."""
+        values = {
+            "stream_ids": UuidColumn.of([each.stream_id for each in snapshots]),
+            "stream_versions": IntegerColumn.of([each.stream_version for each in snapshots]),
+            "positions": BigintColumn.of([each.position for each in snapshots]),
+            "shapes": TextColumn.of([each.shape for each in snapshots]),
+            "states": ByteaColumn.of([each.state for each in snapshots]),
+        }
+        await self._with_connection(lambda connection: connection.execute(statement("save_snapshots"), values))
 
     async def head(self) -> int:
         """Position of the last committed event."""
-        with connection_errors(self._url):
-            async with self._pool.connection() as connection:
-                return await _read_head(connection)
+        return await self._with_connection(_read_head)
 
     async def load_streams(self, stream_ids: Sequence[UUID]) -> list[RecordedEvent]:
         """All events of these streams, ordered by stream and version."""
-        with connection_errors(self._url):
-            async with self._pool.connection() as connection:
-                return await _fetch_events(connection, "load_streams", {"stream_ids": list(stream_ids)})
+        values: dict[str, object] = {"stream_ids": list(stream_ids)}
+        return await self._with_connection(lambda connection: _fetch_events(connection, "load_streams", values))
 
     async def read(self, after: int, limit: int, types: Sequence[str] | None = None) -> FeedBlock:
         """The next block of the feed: positions `after` + 1 … `after` + `limit`, as far as there are any."""
+        return await self._with_connection(lambda connection: _read_block(connection, after, limit, types))
+
+    async def _with_connection(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
+        """Run work that may run twice: after a restart of the server the pool's connections are dead and look alive."""
         with connection_errors(self._url):
+            try:
+                async with self._pool.connection() as connection:
+                    return await work(connection)
+            except PoolTimeout:
+                raise
+            except psycopg.OperationalError:
+                if not connection.broken:
+                    raise
+            await self._pool.check()
             async with self._pool.connection() as connection:
-                head = await _read_head(connection)
-                until = min(head, after + limit)
-                if until <= after:
-                    return FeedBlock([], max(after, until), head)
-                values: dict[str, object] = {"after": after, "until": until}
-                name = "read_feed"
-                if types is not None:
-                    values["types"] = list(types)
-                    name = "read_feed_of_types"
-                return FeedBlock(await _fetch_events(connection, name, values), until, head)
+                return await work(connection)
+
+
+async def _read_block(
+    connection: AsyncConnection[TupleRow], after: int, limit: int, types: Sequence[str] | None
+) -> FeedBlock:
+    head = await _read_head(connection)
+    until = min(head, after + limit)
+    if until <= after:
+        return FeedBlock([], max(after, until), head)
+    values: dict[str, object] = {"after": after, "until": until}
+    name = "read_feed"
+    if types is not None:
+        values["types"] = list(types)
+        name = "read_feed_of_types"
+    return FeedBlock(await _fetch_events(connection, name, values), until, head)
 
 
 async def _read_head(connection: AsyncConnection[TupleRow]) -> int:
@@ -149,6 +162,27 @@ async def _read_head(connection: AsyncConnection[TupleRow]) -> int:
     assert row is not None, "log_head has its one row from the migration"
     position: int = row[0]
     return position
+
+
+async def _load(
+    connection: AsyncConnection[TupleRow], streams: Mapping[UUID, int], keys: Sequence[str], shapes: Sequence[str]
+) -> Found:
+    values = {
+        "stream_ids": UuidColumn.of(list(streams)),
+        "stream_versions": IntegerColumn.of(list(streams.values())),
+        "shapes": TextColumn.of(shapes),
+        "keys": TextColumn.of(keys),
+    }
+    cursor = await connection.execute(statement("load_batch"), values, binary=True, prepare=True)
+    found = Found([], [], [])
+    for kind, position, stream_id, version, name, data, other, recorded_at in await cursor.fetchall():
+        if kind == RECEIPT:
+            found.receipts.append(Receipt(name, data, other, position))
+        elif kind == SNAPSHOT:
+            found.snapshots.append(Snapshot(stream_id, version, position, name, data))
+        else:
+            found.events.append(RecordedEvent(position, stream_id, version, name, data, other, _in_utc(recorded_at)))
+    return found
 
 
 async def _fetch_events(

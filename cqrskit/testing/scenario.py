@@ -9,7 +9,6 @@
 Events go through the application's registry as they would through the log, so what cannot be stored fails here too.
 """
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID
@@ -18,6 +17,7 @@ from cqrskit.aggregate import Event, decision_time
 from cqrskit.application import Application
 from cqrskit.commands import Command
 from cqrskit.errors import Rejected
+from cqrskit.event_store import Found
 from cqrskit.events import RecordedEvent
 from cqrskit.repository import MissingAggregate, Repository
 
@@ -48,7 +48,9 @@ class Scenario:
 
     def when(self, command: Command) -> Self:
         """Decide a command. What the handler raises other than a refusal comes out here."""
-        repository = Repository(self._application.registry, size_max=1_000)
+        repository = Repository(
+            self._application.registry, self._application.snapshots, size_max=1_000, bytes_max=2**40
+        )
         repository.now = self.now
         self.reply, self.refusal, self.events = None, None, []
         token = decision_time.set(self.now)
@@ -97,9 +99,10 @@ class Scenario:
             except MissingAggregate as miss:
                 repository.forget({event.originator_id for _, event in repository.pending})
                 repository.pending.clear()
-                repository.learn([miss.stream_id], self._stream(miss.stream_id))
+                found = Found(self._stream(miss.stream_id), [], [])
+                repository.learn({miss.stream_id: 0}, found, len(self.log))
 
-    def _stream(self, stream_id: UUID) -> Sequence[RecordedEvent]:
+    def _stream(self, stream_id: UUID) -> list[RecordedEvent]:
         return [recorded for recorded in self.log if recorded.stream_id == stream_id]
 
     def _record(self, stream_id: UUID, event: Event) -> None:

@@ -6,10 +6,10 @@ With a delay, every third commit waits so long while it holds the log.
 import asyncio
 import itertools
 import sys
-from typing import Any
 from uuid import uuid4
 
 from cqrskit import CommandResult, Settings
+from cqrskit.event_store import NewBatch
 from cqrskit.postgres.event_store import PostgresEventStore
 from cqrskit.telemetry import configure_logging
 from tests.integration.counting import Grow, opened
@@ -17,15 +17,18 @@ from tests.integration.counting import Grow, opened
 
 def delay_commits(seconds: float) -> None:
     """Make every third commit of this process late."""
-    commit = PostgresEventStore._commit
+    append = PostgresEventStore.append
     numbers = itertools.count()
 
-    async def late(self: PostgresEventStore, connection: Any) -> None:
-        if next(numbers) % 3 == 0:
+    async def late(self: PostgresEventStore, batch: NewBatch, *, expected_head: int | None = None) -> int | None:
+        if next(numbers) % 3 != 0:
+            return await append(self, batch, expected_head=expected_head)
+        async with self.locked() as held:
+            await held.append(batch)
             await asyncio.sleep(seconds)
-        await commit(self, connection)
+        return held.previous_head
 
-    PostgresEventStore._commit = late  # type: ignore[method-assign]
+    PostgresEventStore.append = late  # type: ignore[method-assign]
 
 
 async def write(dsn: str, commands: int) -> int:

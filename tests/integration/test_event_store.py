@@ -11,9 +11,11 @@ import psycopg
 import pytest
 
 from cqrskit.errors import ServerUnavailable, StreamConflict
+from cqrskit.event_store import NewBatch, Snapshot
 from cqrskit.events import NewEvent
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
+from cqrskit.receipts import NewReceipt, Receipt
 
 
 @asynccontextmanager
@@ -31,8 +33,7 @@ def new(stream_id: UUID, version: int, kind: str = "Thing.Happened") -> NewEvent
 
 
 async def append(store: PostgresEventStore, *events: NewEvent) -> None:
-    async with store.transaction(len(events)) as transaction:
-        await transaction.append(events)
+    await store.append(NewBatch(list(events), []))
 
 
 @pytest.mark.parametrize(
@@ -91,27 +92,38 @@ async def test_a_taken_version_is_a_conflict_and_leaves_no_gap(postgres_dsn: str
 async def test_a_waiting_writer_gets_the_positions_after_those_of_the_one_that_holds_the_log(postgres_dsn: str) -> None:
     async with opened(postgres_dsn) as first, opened(postgres_dsn) as second:
         slow, quick = uuid4(), uuid4()
-        async with first.transaction(1) as transaction:
+        async with first.locked() as held:
             waiting = asyncio.create_task(append(second, new(quick, 1)))
             done, _ = await asyncio.wait({waiting}, timeout=0.3)
             assert not done, "the second writer must wait for the first one's commit"
             assert await second.head() == 0
-            await transaction.append([new(slow, 1)])
+            await held.append(NewBatch([new(slow, 1)], []))
         await waiting
         assert [event.stream_id for event in (await first.read(0, 10)).events] == [slow, quick]
 
 
-async def test_a_transaction_tells_which_streams_others_changed(postgres_dsn: str) -> None:
+async def test_an_append_that_expects_another_head_writes_nothing(postgres_dsn: str) -> None:
     async with opened(postgres_dsn) as store:
-        early, late = uuid4(), uuid4()
-        await append(store, new(early, 1))
-        await append(store, new(late, 1))
-        async with store.transaction(0) as transaction:
-            assert transaction.previous_head == 2
-            assert await transaction.changed_streams(1) == {late}
-            await transaction.resize(1)
-            await transaction.append([new(late, 2)])
-        assert await store.head() == 3
+        stream_id = uuid4()
+        assert await store.append(NewBatch([new(stream_id, 1)], []), expected_head=0) == 0
+        assert await store.append(NewBatch([new(stream_id, 2)], []), expected_head=0) is None
+        assert await store.head() == 1
+        assert await store.append(NewBatch([new(stream_id, 2)], []), expected_head=1) == 1
+
+
+async def test_a_load_gives_only_what_is_newer_than_what_is_known(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as store:
+        one, other = uuid4(), uuid4()
+        await append(store, new(one, 1), new(one, 2), new(other, 1), new(one, 3))
+        receipt = NewReceipt("key", b'{"Do":{}}', b'{"reply":1}', None, 0, datetime(2026, 1, 1, tzinfo=UTC))
+        await store.append(NewBatch([], [receipt]))
+        await store.save_snapshots([Snapshot(other, 1, 3, "round", b"{}")])
+        found = await store.load({one: 1, other: 0, uuid4(): 0}, ["key", "other key"], ["round"])
+        assert [(event.stream_id, event.stream_version) for event in found.events] == [(one, 2), (one, 3)]
+        assert found.snapshots == [Snapshot(other, 1, 3, "round", b"{}")]
+        assert found.receipts == [Receipt("key", b'{"Do":{}}', b'{"reply":1}', 4)]
+        found = await store.load({other: 0}, [], ["square"])
+        assert (found.snapshots, [event.stream_version for event in found.events]) == ([], [1])
 
 
 async def test_a_database_that_is_gone_is_named_without_its_password() -> None:

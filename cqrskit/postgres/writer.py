@@ -1,0 +1,172 @@
+"""The one connection of a process that appends to the log, and what its failures mean.
+
+Three things can come of an append: it is written, it is not, or the connection died before anybody told us. The last
+is CommitUnknown, and only then: whatever the server itself refuses was not written.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from uuid import uuid4
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+from psycopg.rows import TupleRow
+
+from cqrskit.errors import CommandFailed, CommitUnknown, CqrskitError, ServerUnavailable, StreamConflict
+from cqrskit.event_store import NewBatch
+from cqrskit.postgres.binary_columns import (
+    BigintColumn,
+    ByteaColumn,
+    IntegerColumn,
+    TextColumn,
+    TimestamptzColumn,
+    UuidColumn,
+)
+from cqrskit.postgres.connections import address_of, connect, connection_errors
+from cqrskit.postgres.sql import statement
+from cqrskit.tasks import retry_delays
+
+__all__ = ["Writer", "append_batch"]
+
+END_TIMEOUT_SECONDS = 5.0
+SERVER_ENDS = "57P0"
+"""SQLSTATEs of a server that shuts down, crashes or starts."""
+
+
+class Writer:
+    """A connection for appends, made when it is needed and again when it was lost."""
+
+    def __init__(self, url: str, *, connect_timeout_seconds: float) -> None:
+        self._url = url
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._connection: AsyncConnection[TupleRow] | None = None
+        self._name = ""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def append(self, batch: NewBatch, expected_head: int | None) -> int | None:
+        """Append in one statement outside any transaction; see `cqrskit.event_store.EventStore.append`."""
+        connection = await self._connected()
+        try:
+            return await append_batch(connection, self._url, batch, expected_head)
+        except BaseException:
+            if connection.pgconn.transaction_status != TransactionStatus.IDLE:
+                await connection.close()
+            raise
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
+        """A transaction that commits at the end, or rolls back on an exception. CommitUnknown as for `append`."""
+        connection = await self._connected()
+        try:
+            with connection_errors(self._url):
+                await connection.execute("BEGIN")
+            yield connection
+        except BaseException as error:
+            await self._roll_back(connection)
+            if isinstance(error, CommitUnknown):  # died before its COMMIT was sent: it cannot have taken effect
+                raise ServerUnavailable("Postgres", address_of(self._url), str(error.__cause__)) from error
+            raise
+        try:
+            await connection.execute("COMMIT")
+        except psycopg.Error as error:
+            raise await self._failed_commit(connection, error) from error
+        except BaseException:
+            await connection.close()
+            raise
+
+    async def _failed_commit(self, connection: AsyncConnection[TupleRow], error: psycopg.Error) -> Exception:
+        alive = connection.pgconn.transaction_status == TransactionStatus.IDLE
+        if alive:
+            return ServerUnavailable("Postgres", address_of(self._url), str(error))
+        await connection.close()
+        return CommitUnknown()
+
+    async def _connected(self) -> AsyncConnection[TupleRow]:
+        if self._connection is None or self._connection.closed or self._connection.broken:
+            self._name = f"cqrskit writer {uuid4().hex}"
+            self._connection = await connect(self._url, timeout_seconds=self._connect_timeout_seconds, name=self._name)
+        return self._connection
+
+    async def _roll_back(self, connection: AsyncConnection[TupleRow]) -> None:
+        try:
+            await connection.execute("ROLLBACK")
+        except psycopg.Error:
+            await connection.close()
+
+    async def end_lost(self) -> None:
+        """End the server's side of a connection that was lost, so that nothing of it is carried out later.
+
+        Raises ServerUnavailable if the server does not answer, or still carries it out after some seconds.
+        """
+        if not self._name or (self._connection is not None and not self._connection.closed):
+            return
+        with connection_errors(self._url):
+            async with await connect(self._url, timeout_seconds=self._connect_timeout_seconds) as connection:
+                async for _ in retry_delays(END_TIMEOUT_SECONDS):
+                    cursor = await connection.execute(statement("end_lost_writer"), {"name": self._name})
+                    if await cursor.fetchone() is None:
+                        return
+        raise ServerUnavailable("Postgres", address_of(self._url), "it does not end a lost connection's transaction")
+
+
+async def append_batch(
+    connection: AsyncConnection[TupleRow], url: str, batch: NewBatch, expected_head: int | None
+) -> int | None:
+    """Append through a connection, in its transaction or as one of its own; see `EventStore.append`."""
+    try:
+        cursor = await connection.execute(
+            statement("append_batch"), _values(batch, expected_head), binary=True, prepare=True
+        )
+        row = await cursor.fetchone()
+    except psycopg.errors.UniqueViolation as error:
+        raise StreamConflict(str(error)) from error
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+        with connection_errors(url):
+            raise
+    except psycopg.Error as error:
+        if _is_answer(error, connection):
+            raise _refusal_of(error, url) from error
+        with suppress(psycopg.Error):
+            await connection.close()
+        raise CommitUnknown from error
+    return None if row is None else int(row[0])
+
+
+def _is_answer(error: psycopg.Error, connection: AsyncConnection[TupleRow]) -> bool:
+    """Whether the server itself says that the statement failed; when it dies, it may have committed before."""
+    if error.sqlstate is None or error.sqlstate.startswith(SERVER_ENDS):
+        return False
+    return connection.pgconn.transaction_status in (TransactionStatus.IDLE, TransactionStatus.INERROR)
+
+
+def _refusal_of(error: psycopg.Error, url: str) -> CqrskitError:
+    """What the server's refusal means: the data was at fault, or the server's state (locked, full, too slow)."""
+    if isinstance(error, psycopg.OperationalError):
+        return ServerUnavailable("Postgres", address_of(url), str(error).strip())
+    return CommandFailed("of this batch", f"Postgres refused its events: {error}")
+
+
+def _values(batch: NewBatch, expected_head: int | None) -> dict[str, object]:
+    events, receipts = batch.events, batch.receipts
+    return {
+        "count": len(events),
+        "expected_head": expected_head,
+        "stream_ids": UuidColumn.of([each.stream_id for each in events]),
+        "stream_versions": IntegerColumn.of([each.stream_version for each in events]),
+        "types": TextColumn.of([each.type for each in events]),
+        "data": ByteaColumn.of([each.data for each in events]),
+        "metadata": ByteaColumn.of([each.metadata for each in events]),
+        "recorded_at": TimestamptzColumn.of([each.recorded_at for each in events]),
+        "keys": TextColumn.of([each.key for each in receipts]),
+        "commands": ByteaColumn.of([each.command for each in receipts]),
+        "outcomes": ByteaColumn.of([each.outcome for each in receipts]),
+        "positions": BigintColumn.of([each.position for each in receipts]),
+        "places": IntegerColumn.of([each.place for each in receipts]),
+        "kept_at": TimestamptzColumn.of([each.recorded_at for each in receipts]),
+    }
