@@ -34,7 +34,7 @@ async def test_the_log_tells_what_callers_were_told_though_the_disk_of_the_write
     server = RestartablePostgres(parameters=PARAMETERS, wal_folder=disk.folder / "wal", wal_segment_megabytes=1)
     await asyncio.to_thread(server.start)
     try:
-        async with at_work(server.create_database()) as load:
+        async with at_work(server.create_database(), command_timeout_seconds=1.0) as load:
             for _ in range(2):
                 await progress(load)
                 failed = load.answers["unchanged"] + load.answers["unknown"]

@@ -17,7 +17,7 @@ from tests.faults.told import Told
 from tests.integration.running_processes import finish, start
 
 WAIT_SECONDS = 30.0
-ROUNDS = 3
+ROUNDS = 2
 
 
 class Callers:

@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.rows import TupleRow
 
 from cqrskit import Settings
-from cqrskit.testing import ClientMessage, CuttableWire, RestartablePostgres, commits, eventually, every
+from cqrskit.testing import ClientMessage, CuttableWire, RestartablePostgres, commits, eventually, every, says
 from cqrskit.testing.wire import Delivery
 from example_ledger.application import ledger
 from tests.faults.checking import assert_log_tells_what_callers_were_told
@@ -21,9 +21,14 @@ WAIT_SECONDS = 30.0
 
 
 @asynccontextmanager
-async def at_work(dsn: str, url: str | None = None, *, settings: Settings | None = None) -> AsyncIterator[Load]:
+async def at_work(dsn: str, url: str | None = None, *, command_timeout_seconds: float = 30.0) -> AsyncIterator[Load]:
     """The load on an executor that reaches the database by way of `url`; in the end the log is checked."""
-    settings = settings or Settings(database_url=url or dsn, connect_timeout_seconds=5, batch_size_max=8)
+    settings = Settings(
+        database_url=url or dsn,
+        connect_timeout_seconds=5,
+        batch_size_max=8,
+        command_timeout_seconds=command_timeout_seconds,
+    )
     async with ledger.open(settings) as runtime:
         load = load_on(runtime.executor, await opened_accounts(runtime.executor, count=40))
         await load.fund()
@@ -66,7 +71,7 @@ async def test_the_log_tells_what_callers_were_told_though_the_writers_backend_i
 ) -> None:
     server, dsn = restartable_postgres, restartable_postgres_dsn
     async with at_work(dsn) as load:
-        for _ in range(3 if how == "killed" else 8):
+        for _ in range(2 if how == "killed" else 8):
             await progress(load)
             process = await _writer(server, dsn)
             if how == "killed":
@@ -104,13 +109,16 @@ async def test_the_log_tells_what_callers_were_told_though_the_connection_is_cut
 
 
 def makes_durable(message: ClientMessage) -> bool:
-    """Whether this is the message with which the executor makes a batch durable."""
-    return commits(message)
+    """Whether this is a message with which the executor makes a batch durable: its one statement, or a COMMIT."""
+    return commits(message) or appends(message)
+
+
+appends = says("INSERT INTO command_receipts")
 
 
 async def test_the_log_tells_what_callers_were_told_though_the_wire_breaks_anywhere(postgres_dsn: str) -> None:
     async with CuttableWire(postgres_dsn) as wire, at_work(postgres_dsn, wire.url) as load:
-        for count in range(4_000, 40_000, 3_001):
+        for count in range(30_000, 130_000, 9_001):
             wire.cut_after_bytes(count)
             await wire.drop_connections()
             await progress(load, 20)
