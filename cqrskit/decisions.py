@@ -68,18 +68,18 @@ class Batch:
 
     `after` is the batch that is being appended meanwhile, on whose decisions these rest. `commands` are decided, or
     about to be; a batch that could not be decided as a whole has fewer `decisions`. `done` when its appending has
-    ended, and then `failure` says why it is not durable.
+    ended, and then `failure` says why it is not durable. `new` is what is to be appended, once that is known.
     """
 
-    def __init__(self, after: "Batch | None" = None) -> None:
+    def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None) -> None:
+        self.commands = commands
         self.after = after
-        self.commands: list[Waiting] = []
         self.decisions: list[Decision] = []
         self.decided: dict[UUID, list[Any]] = {}
         self.keys: dict[str, Decision] = {}
         self.due_snapshots: set[UUID] = set()
         self.snapshots: list[Snapshot] = []
-        self.new = NewBatch([], [])
+        self.new: NewBatch | None = None
         self.appending: asyncio.Task[None] | None = None
         self.done = False
         self.failure: CqrskitError | None = None
@@ -119,12 +119,11 @@ class Decider:
         self._codec = ReceiptCodec(handlers)
         self._snapshot_every_events = snapshot_every_events
 
-    async def decide(
-        self, batch: Batch, commands: Sequence[Waiting], reader: LogReader, *, now: datetime, as_of: int
-    ) -> None:
-        """Add the decisions of `commands` to the batch; `as_of` is a head that what `reader` sees contains."""
-        begin = len(batch.commands)
-        batch.commands += commands
+    async def decide(self, batch: Batch, reader: LogReader, *, now: datetime, as_of: int) -> None:
+        """Decide the batch's commands that are not decided yet; `as_of` is a head that what `reader` sees contains."""
+        commands = batch.commands[len(batch.decisions) :]
+        if not commands:
+            return
         self._repository.now = now
         token = decision_time.set(now)
         try:
@@ -134,8 +133,7 @@ class Decider:
             keys = [each.key for each in commands if each.key is not None and batch.first_with(each.key) is None]
             receipts = await self._load(batch, wanted, keys, reader, as_of)
             while len(batch.decisions) < len(batch.commands):
-                rest = commands[len(batch.decisions) - begin :]
-                missing = await self._decide_until_miss(batch, rest, receipts)
+                missing = await self._decide_until_miss(batch, receipts)
                 await self._load(batch, missing, (), reader, as_of)
         finally:
             decision_time.reset(token)
@@ -146,7 +144,7 @@ class Decider:
         batch.decided = {}
         batch.keys = {}
 
-    def complete(self, batch: Batch) -> None:
+    def complete(self, batch: Batch) -> NewBatch:
         """Make what is to be appended, once everything is decided and the batch before is durable."""
         place = 0
         places: dict[UUID, int] = {}
@@ -164,9 +162,10 @@ class Decider:
                 decision.place = decision.place or place
             if decision.remembered:
                 receipts.append(self._receipt_of(decision))
-        batch.new = NewBatch(events, receipts)
         if batch.due_snapshots:
             batch.snapshots = self._repository.take_snapshots(batch.due_snapshots)
+        batch.new = NewBatch(events, receipts)
+        return batch.new
 
     def _place_looking(self, decision: Decision, places: dict[UUID, int]) -> None:
         """A command that changed nothing has the last position of what it looked at."""
@@ -189,10 +188,9 @@ class Decider:
 
     # --- one command after another
 
-    async def _decide_until_miss(
-        self, batch: Batch, commands: Sequence[Waiting], receipts: dict[str, Receipt]
-    ) -> set[UUID]:
+    async def _decide_until_miss(self, batch: Batch, receipts: dict[str, Receipt]) -> set[UUID]:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
+        commands = batch.commands[len(batch.decisions) :]
         for number, waiting in enumerate(commands, 1):
             try:
                 decision = self._decide(batch, waiting, receipts)

@@ -25,6 +25,7 @@ from cqrskit.decisions import Batch, Decider
 from cqrskit.errors import (
     CommitUnknown,
     CqrskitError,
+    DeadlineExceeded,
     ServerUnavailable,
     ShuttingDown,
     StreamConflict,
@@ -34,13 +35,17 @@ from cqrskit.events import EventRegistry, Metadata
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
-from cqrskit.submissions import CommandQueue, CommandResult, Waiting, keys_of
+from cqrskit.submissions import CommandQueue, CommandResult, Waiting, usable_key
 from cqrskit.tasks import end_tasks, retry_delays
 
 __all__ = ["CommandResult", "Executor"]
 
 log = structlog.get_logger(__name__)
 
+BATCH_SIZE_ALONE = 64
+"""Of many commands that wait while nothing is being appended, half are decided first, so that their append and the
+decisions on the others go side by side; fewer than this are not worth it."""
+LOOK_SECONDS_MIN = 1.0
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 
 
@@ -73,7 +78,7 @@ class Executor:
         self._decider = Decider(
             registry, handlers, self._repository, snapshot_every_events=settings.snapshot_every_events
         )
-        self._queue = CommandQueue(settings.queue_length_max)
+        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds)
         self._snapshots = SnapshotSaver(store.save_snapshots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -103,7 +108,10 @@ class Executor:
         CommitUnknown, DeadlineExceeded, ServerUnavailable, UnknownCommand, InvalidIdempotencyKey, Busy or ShuttingDown.
         After any of these but CommitUnknown nothing was changed.
         """
-        (result,) = await self.execute_many((command,), metadata, keys=(key,), timeout_seconds=timeout_seconds)
+        self._handlers.handler_of(command)
+        wanted_key = usable_key(command, key)
+        self._require_running()
+        result = await self._queue.submit(command, metadata, wanted_key, timeout_seconds)
         if isinstance(result, CqrskitError):
             raise result
         return result
@@ -123,13 +131,16 @@ class Executor:
         """
         for command in commands:
             self._handlers.handler_of(command)
-        wanted_keys = keys_of(commands, keys)
-        if self._stopping or not self._tasks:
-            raise ShuttingDown
+        given = [None] * len(commands) if keys is None else keys
+        wanted_keys = [usable_key(command, key) for command, key in zip(commands, given, strict=True)]
+        self._require_running()
         if not commands:
             return []
-        timeout = self._settings.command_timeout_seconds if timeout_seconds is None else timeout_seconds
-        return await self._queue.submit(commands, metadata, wanted_keys, timeout)
+        return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds)
+
+    def _require_running(self) -> None:
+        if self._stopping or not self._tasks:
+            raise ShuttingDown
 
     @property
     def queue_length(self) -> int:
@@ -167,7 +178,7 @@ class Executor:
                 self._queue.wake.clear()
                 await self._queue.wake.wait()
                 continue
-            batch = Batch(after=self._appending)
+            batch = Batch([], after=self._appending)
             try:
                 await self._turn(batch)
             except BaseException as error:
@@ -182,9 +193,10 @@ class Executor:
         appending = self._appending
         if self._locked_batches > 0 and appending is None:
             self._locked_batches -= 1
-            await self._process_locked(self._queue.take(self._settings.batch_size_max), batch)
+            await self._process_locked(self._queue.take(self._settings.batch_size_max))
             return
-        failure = await self._decide(batch)
+        room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
+        failure = await self._decide(batch, room)
         while appending is not None and not appending.done and failure is None:
             self._queue.wake.clear()
             if len(batch.commands) >= self._settings.batch_size_max or not self._queue:
@@ -208,14 +220,14 @@ class Executor:
 
     # --- decide
 
-    async def _decide(self, batch: Batch) -> CqrskitError | None:
+    async def _decide(self, batch: Batch, room: int | None = None) -> CqrskitError | None:
         """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
-        commands = self._queue.take(self._settings.batch_size_max - len(batch.commands))
-        if commands:
-            try:
-                await self._decider.decide(batch, commands, self._store, now=self._clock(), as_of=self._known_head)
-            except CqrskitError as error:
-                return error
+        space = self._settings.batch_size_max - len(batch.commands)
+        batch.commands += self._queue.take(space if room is None else min(room, space))
+        try:
+            await self._decider.decide(batch, self._store, now=self._clock(), as_of=self._known_head)
+        except CqrskitError as error:
+            return error
         return None
 
     def _undo(self, batch: Batch) -> list[Waiting]:
@@ -243,6 +255,7 @@ class Executor:
 
     async def _append_unlocked(self, batch: Batch) -> int:
         """Append what was decided from memory, if that was current; StreamConflict if not. The head before it."""
+        assert batch.new is not None, "the batch is complete"
         new = batch.new
         anything = bool(new.events or new.receipts)
         looked_at = batch.looked_at()
@@ -279,38 +292,36 @@ class Executor:
             raise StreamConflict(f"stream {found.events[0].stream_id} has changed")
         self._repository.learn(versions, found, held.previous_head)
 
-    async def _process_locked(self, commands: list[Waiting], batch: Batch | None = None) -> None:
+    async def _process_locked(self, commands: list[Waiting]) -> None:
         """Decide and append while the log's head is held: nothing can change meanwhile."""
         if not commands:
             return
-        batch = Batch() if batch is None else batch
+        batch = Batch(commands)
         try:
             async with asyncio.timeout(self._settings.command_timeout_seconds):
-                previous_head = await self._append_locked(commands, batch)
-        except TimeoutError as error:
-            failure: CqrskitError = CommitUnknown()
-            failure.__cause__ = error
-        except CqrskitError as error:
-            failure = error
-        else:
+                previous_head = await self._append_locked(batch)
             self._committed(batch, previous_head)
-            return
-        await self._recover(batch, failure, locked=True)
+        except TimeoutError:
+            if batch.new is None:
+                for waiting in self._undo(batch):
+                    waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
+            else:
+                await self._recover(batch, CommitUnknown(), locked=True)
+        except CqrskitError as failure:
+            await self._recover(batch, failure, locked=True)
 
-    async def _append_locked(self, commands: list[Waiting], batch: Batch) -> int:
-        batch.commands = list(commands)
+    async def _append_locked(self, batch: Batch) -> int:
         async with self._store.locked() as held:
             if held.previous_head != self._known_head:
                 self._known_head = self._alone_since = held.previous_head
             self._repository.required_as_of = self._alone_since
-            batch.commands = []
             try:
-                await self._decider.decide(batch, commands, held, now=self._clock(), as_of=held.previous_head)
+                await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
-            self._decider.complete(batch)
-            if batch.new.events or batch.new.receipts:
-                await held.append(batch.new)
+            new = self._decider.complete(batch)
+            if new.events or new.receipts:
+                await held.append(new)
             return held.previous_head
 
     # --- reply
@@ -321,7 +332,7 @@ class Executor:
             self._alone_since = previous_head
         position = previous_head
         positions: dict[UUID, int] = {}
-        for event in batch.new.events:
+        for event in () if batch.new is None else batch.new.events:
             position += 1
             positions[event.stream_id] = position
         self._known_head = position
@@ -360,29 +371,22 @@ class Executor:
         loop = asyncio.get_running_loop()
         until = max(waiting.deadline for waiting in batch.commands)
         log.warning("executor.commit_unknown", commands=len(batch.commands))
-        previous_head: int | None = None
         async for _ in retry_delays(until - loop.time()):
-            looked = False
             try:
-                await self._store.end_lost_transactions()
-                async with self._store.locked() as held:
-                    previous_head = await held.find_batch(batch.new)
-                    looked = True
-            except (ServerUnavailable, CommitUnknown):
-                pass
-            if looked:
-                break
-            for waiting in batch.commands:
-                if waiting.deadline < loop.time():
-                    waiting.resolve(CommitUnknown())
-        else:
-            for waiting in self._undo(batch):
-                waiting.resolve(CommitUnknown())
+                async with asyncio.timeout(max(until - loop.time(), LOOK_SECONDS_MIN)):
+                    previous_head = None if batch.new is None else await self._store.settle(batch.new)
+            except (CqrskitError, TimeoutError):
+                for waiting in batch.commands:
+                    if waiting.deadline < loop.time():
+                        waiting.resolve(CommitUnknown())
+                continue
+            if previous_head is not None:
+                self._committed(batch, previous_head)
+            else:
+                await self._process_locked(self._undo(batch))
             return
-        if previous_head is not None:
-            self._committed(batch, previous_head)
-        else:
-            await self._process_locked(self._undo(batch))
+        for waiting in self._undo(batch):
+            waiting.resolve(CommitUnknown())
 
     async def _give_up(self, batch: Batch) -> None:
         """An error that nobody planned: say that the outcome is unknown, and trust nothing in memory."""

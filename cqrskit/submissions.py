@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from cqrskit.commands import Command
 from cqrskit.errors import Busy, CqrskitError, DeadlineExceeded, InvalidIdempotencyKey
 from cqrskit.events import Metadata
 
-__all__ = ["CommandQueue", "CommandResult", "Submission", "Waiting", "keys_of"]
+__all__ = ["CommandQueue", "CommandResult", "SingleSubmission", "Submission", "Waiting", "usable_key"]
 
 RETRY_AFTER_SECONDS = 0.5
 LOOK_FOR_DEADLINES_SECONDS = 0.25
@@ -52,6 +53,20 @@ class Submission:
             self.future.set_result(self.results)
 
 
+class SingleSubmission:
+    """One command that was given to the executor, and the future that resolves with its result."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: "asyncio.Future[CommandResult | CqrskitError]") -> None:
+        self.future = future
+
+    def resolve(self, _: int, result: CommandResult | CqrskitError) -> None:
+        """Take the result."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+
 class Waiting(msgspec.Struct, gc=False):
     """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of."""
 
@@ -74,8 +89,10 @@ class Waiting(msgspec.Struct, gc=False):
 class CommandQueue:
     """Commands that wait to be decided: at most `length_max`, each until its deadline. `wake` is set when one comes."""
 
-    def __init__(self, length_max: int) -> None:
+    def __init__(self, length_max: int, timeout_seconds: float) -> None:
+        """`timeout_seconds` is how long a command waits whose caller does not say."""
         self.wake = asyncio.Event()
+        self._timeout_seconds = timeout_seconds
         self._length_max = length_max
         self._waiting: deque[Waiting] = deque()
 
@@ -83,27 +100,43 @@ class CommandQueue:
         return len(self._waiting)
 
     def submit(
+        self, command: Command, metadata: Metadata | None, key: str | None, timeout_seconds: float | None
+    ) -> "asyncio.Future[CommandResult | CqrskitError]":
+        """Take this command, or raise Busy; the future gives its result."""
+        self._require_room(1)
+        loop = asyncio.get_running_loop()
+        submission = SingleSubmission(loop.create_future())
+        encoded = _encode_metadata(metadata, type(command))
+        wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = loop.time() + wait_seconds
+        self._waiting.append(Waiting(command, encoded, key, deadline, wait_seconds, submission, 0))
+        self.wake.set()
+        return submission.future
+
+    def submit_many(
         self,
         commands: Sequence[Command],
         metadata: Metadata | None,
         keys: Sequence[str | None],
-        timeout_seconds: float,
+        timeout_seconds: float | None,
     ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
         """Take all of these commands, or raise Busy; the future gives their results."""
-        if len(self._waiting) + len(commands) > self._length_max:
-            raise Busy(len(self._waiting), RETRY_AFTER_SECONDS)
+        self._require_room(len(commands))
         loop = asyncio.get_running_loop()
         submission = Submission(len(commands), loop.create_future())
-        deadline = loop.time() + timeout_seconds
-        encoded: dict[type[Command], bytes] = {}
+        wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = loop.time() + wait_seconds
+        encoded = {each: _encode_metadata(metadata, each) for each in {type(command) for command in commands}}
         for index, command in enumerate(commands):
-            command_class = type(command)
-            known = encoded.get(command_class)
-            if known is None:
-                known = encoded[command_class] = _encode_metadata(metadata, command_class)
-            self._waiting.append(Waiting(command, known, keys[index], deadline, timeout_seconds, submission, index))
+            self._waiting.append(
+                Waiting(command, encoded[type(command)], keys[index], deadline, wait_seconds, submission, index)
+            )
         self.wake.set()
         return submission.future
+
+    def _require_room(self, count: int) -> None:
+        if len(self._waiting) + count > self._length_max:
+            raise Busy(len(self._waiting), RETRY_AFTER_SECONDS)
 
     def take(self, count: int) -> list[Waiting]:
         """The next commands that somebody still waits for; those that are too late are told so."""
@@ -144,17 +177,20 @@ def _give_up(waiting: Waiting) -> None:
     waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
 
 
-def keys_of(commands: Sequence[Command], given: Sequence[str | None] | None) -> list[str | None]:
-    """Each command's idempotency key: the one given for it, or its own. Raises InvalidIdempotencyKey."""
-    keys = [command.idempotency_key() for command in commands]
-    if given is not None:
-        keys = [own if other is None else other for own, other in zip(keys, given, strict=True)]
-    for key in keys:
-        if key is not None and not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
-            raise InvalidIdempotencyKey(key)
-    return keys
+def usable_key(command: Command, given: str | None) -> str | None:
+    """A command's idempotency key: the one given for it, or its own. Raises InvalidIdempotencyKey."""
+    key = command.idempotency_key() if given is None else given
+    if key is not None and not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
+        raise InvalidIdempotencyKey(key)
+    return key
 
 
 def _encode_metadata(metadata: Metadata | None, command_class: type[Command]) -> bytes:
-    given = metadata or Metadata()
-    return encode_json(msgspec.structs.replace(given, command=given.command or command_class.__name__))
+    if metadata is None:
+        return _encode_bare_metadata(command_class)
+    return encode_json(msgspec.structs.replace(metadata, command=metadata.command or command_class.__name__))
+
+
+@lru_cache(maxsize=1_000)
+def _encode_bare_metadata(command_class: type[Command]) -> bytes:
+    return encode_json(Metadata(command=command_class.__name__))

@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout
 
+from cqrskit.errors import CommitUnknown
 from cqrskit.event_store import FeedBlock, Found, NewBatch, Snapshot
 from cqrskit.events import RecordedEvent
 from cqrskit.postgres.binary_columns import BigintColumn, ByteaColumn, IntegerColumn, TextColumn, UuidColumn
@@ -46,25 +47,26 @@ class PostgresLockedLog:
     async def find_batch(self, batch: NewBatch) -> int | None:
         """The head before this very batch if it is in the log; its first event, or receipt, tells."""
         if batch.events:
-            first = batch.events[0]
-            values = {"stream_id": first.stream_id, "stream_version": first.stream_version}
-            cursor = await self._connection.execute(statement("find_event"), values, binary=True)
-            row = await cursor.fetchone()
-            if row is None or (row[1], row[2], _in_utc(row[3])) != (first.data, first.metadata, first.recorded_at):
-                return None
-            position: int = row[0]
-            return position - 1
+            event = batch.events[0]
+            where: dict[str, object] = {"stream_id": event.stream_id, "stream_version": event.stream_version}
+            position = await self._position_of("find_event", where, event.data, event.metadata, event.recorded_at)
+            return None if position is None else position - 1
         if batch.receipts:
             receipt = batch.receipts[0]
-            cursor = await self._connection.execute(statement("find_receipt"), {"key": receipt.key}, binary=True)
-            row = await cursor.fetchone()
-            if row is None or (row[0], row[1], _in_utc(row[2])) != (
-                receipt.command,
-                receipt.outcome,
-                receipt.recorded_at,
-            ):
-                return None
+            position = await self._position_of(
+                "find_receipt", {"key": receipt.key}, receipt.command, receipt.outcome, receipt.recorded_at
+            )
+            return position if position is None or receipt.position is not None else position - receipt.place
         return self.previous_head
+
+    async def _position_of(self, name: str, where: dict[str, object], *content: object) -> int | None:
+        """The position in the one row of this place, if the row has this content."""
+        cursor = await self._connection.execute(statement(name), where, binary=True)
+        row = await cursor.fetchone()
+        if row is None or (row[1], row[2], _in_utc(row[3])) != content:
+            return None
+        position: int = row[0]
+        return position
 
 
 class PostgresEventStore:
@@ -93,9 +95,19 @@ class PostgresEventStore:
                 assert row is not None, "log_head has its one row from the migration"
                 yield PostgresLockedLog(connection, self._url, row[0])
 
-    async def end_lost_transactions(self) -> None:
-        """See the port."""
+    async def settle(self, batch: NewBatch) -> int | None:
+        """See the port. The lost connection is ended first, and the head is held while looking."""
         await self._writer.end_lost()
+        found: int | None = None
+        looked = False
+        try:
+            async with self.locked() as held:
+                found = await held.find_batch(batch)
+                looked = True
+        except CommitUnknown:
+            if not looked:
+                raise
+        return found
 
     async def load(self, streams: Mapping[UUID, int], keys: Sequence[str], shapes: Sequence[str]) -> Found:
         """See the port."""
