@@ -16,7 +16,7 @@ from example_ledger.transfers import PostTransfer
 from tests.faults.books import Books
 from tests.faults.told import Answer, Attempt, Told
 
-__all__ = ["Row", "assert_log_tells_what_callers_were_told", "read_log"]
+__all__ = ["Row", "assert_log_tells_what_callers_were_told", "head_of", "read_log", "replayed"]
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -29,18 +29,27 @@ class Row(msgspec.Struct, frozen=True):
     data: dict[str, Any]
 
 
-def read_log(dsn: str) -> list[Row]:
-    """The whole log, read past cqrskit."""
+def head_of(dsn: str) -> int:
+    """The log's head, read past cqrskit."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT position FROM log_head").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def read_log(dsn: str, after: int = 0) -> list[Row]:
+    """The log after a position, read past cqrskit. Streams must have begun after it."""
     with psycopg.connect(dsn) as connection:
         found = connection.execute(
-            "SELECT position, stream_id, stream_version, type, data FROM events ORDER BY position"
+            "SELECT position, stream_id, stream_version, type, data FROM events WHERE position > %s ORDER BY position",
+            (after,),
         ).fetchall()
-        head = connection.execute("SELECT position FROM log_head").fetchone()
     rows = [
         Row(position, stream_id, version, kind, json.loads(data)) for position, stream_id, version, kind, data in found
     ]
-    assert [row.position for row in rows] == list(range(1, len(rows) + 1)), "positions are not dense"
-    assert head == (len(rows),), f"the head is {head}, the log has {len(rows)} events"
+    assert [row.position for row in rows] == list(range(after + 1, after + len(rows) + 1)), "positions have gaps"
+    head = head_of(dsn)
+    assert head == after + len(rows), f"the head is {head}, the log has {len(rows)} events after {after}"
     versions: dict[UUID, int] = {}
     for row in rows:
         assert row.stream_version == versions.get(row.stream_id, 0) + 1, f"a gap in a stream: {row}"

@@ -15,7 +15,7 @@ from cqrskit import Executor, Settings
 from cqrskit.testing import PostgresServer
 from example_ledger.transfers import PostTransfer
 from tests.faults.batching import Names, Step, commands_of, log_of, outcome_of, spending
-from tests.faults.checking import read_log, replayed
+from tests.faults.checking import head_of, read_log, replayed
 from tests.faults.told import Answer, Attempt, Told, submitting_to
 
 BATCH_SIZES = (1, 2, 5, 1_000)
@@ -79,7 +79,7 @@ class Workshop:
     async def run(self, given: list[Step], plan: list[tuple[Executor, int]]) -> tuple[list[Any], list[Any]]:
         """Give an executor so many commands, then the next one; the log and the replies, in names."""
         names = Names()
-        begin = len(read_log(self.dsn))
+        begin = head_of(self.dsn)
         commands = commands_of(given, names)
         wanted = [names.key(step) for step in given]
         replies: list[Any] = []
@@ -89,7 +89,7 @@ class Workshop:
             part = slice(len(replies), len(replies) + count)
             results = await executor.execute_many(commands[part], keys=wanted[part])
             replies += [outcome_of(result, names, begin) for result in results]
-        return log_of(read_log(self.dsn)[begin:], names), replies
+        return log_of(read_log(self.dsn, begin), names), replies
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_any_interleaving_gives_a_log_and_replies_that_running_it_in_its_order_g
 async def _interleaved(dsn: str, executors: list[Executor], given_steps: list[Step], submitters: int) -> None:
     """Let several submitters send every command, each from its own place on, so that all commands are sent again."""
     names = Names()
-    begin = len(read_log(dsn))
+    begin = head_of(dsn)
     commands = commands_of(
         [Step("transfer", step.accounts, step.amount, transfer=number) for number, step in enumerate(given_steps)],
         names,
@@ -159,7 +159,7 @@ async def _interleaved(dsn: str, executors: list[Executor], given_steps: list[St
             attempt.answer = await send(each.command)
 
     await asyncio.gather(*(submit(number) for number in range(submitters)))
-    rows = read_log(dsn)[begin:]
+    rows = read_log(dsn, begin)
     last = commands_of(BEGIN, names)[-1]
     assert isinstance(last, PostTransfer)
     books = replayed(rows, {each.transfer_id: each for each in (last, *(each.command for each in told))})
