@@ -18,21 +18,20 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Books:
-    """Accounts that may not be overdrawn, except the unlimited ones, and what each had at every position."""
+    """Accounts, and what each had at every position. A limit counts for credit-normal ones, whose debits it bounds."""
 
     def __init__(self) -> None:
         self.transfers: dict[UUID, int] = {}
         self._signs: dict[UUID, int] = {}
-        self._unlimited: set[UUID] = set()
+        self._limits: dict[UUID, int | None] = {}
         self._positions: dict[UUID, list[int]] = {}
         self._balances: dict[UUID, list[int]] = {}
 
-    def open(self, account: UUID, position: int, *, debit_normal: bool, unlimited: bool) -> None:
-        """A new account with nothing in it."""
+    def open(self, account: UUID, position: int, *, debit_normal: bool, limit: int | None) -> None:
+        """A new account with nothing in it, which may be overdrawn by `limit`; None: as far as one likes."""
         self._signs[account] = 1 if debit_normal else -1
         self._positions[account], self._balances[account] = [position], [0]
-        if unlimited:
-            self._unlimited.add(account)
+        self._limits[account] = limit
 
     def balance(self, account: UUID) -> int:
         """What an account has after the last transfer."""
@@ -48,7 +47,8 @@ class Books:
         if debit not in self._signs or credit not in self._signs:
             return Refusal("account_not_found")
         available = self.balance(debit) if debit_balance is None else debit_balance
-        if debit not in self._unlimited and available < command.amount:
+        limit = self._limits[debit]
+        if self._signs[debit] < 0 and limit is not None and available - command.amount < -limit:
             return Refusal("insufficient_funds", available)
         return None
 

@@ -83,7 +83,7 @@ def replayed(rows: Iterable[Row], commands: dict[UUID, PostTransfer]) -> Books:
                 row.stream_id,
                 row.position,
                 debit_normal=row.data["type"] == "asset",
-                unlimited=row.data["overdraft_limit"] is None,
+                limit=row.data["overdraft_limit"],
             )
         elif row.type == "Transfer.Posted":
             assert row.stream_id in commands, f"nobody sent transfer {row.stream_id} at {row.position}"
