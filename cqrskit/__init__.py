@@ -29,6 +29,7 @@ from cqrskit.errors import (
     ServerUnavailable,
     ShuttingDown,
 )
+from cqrskit.event_versions import upcasts
 from cqrskit.events import Metadata, RecordedEvent
 from cqrskit.executor import CommandResult, Executor
 from cqrskit.projection import Projection, on
@@ -89,4 +90,5 @@ __all__ = [
     "handles",
     "load_settings",
     "on",
+    "upcasts",
 ]

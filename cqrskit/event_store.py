@@ -102,4 +102,7 @@ class EventStore(LogReader, Protocol):
         """Position of the last committed event; 0 for an empty log."""
 
     async def read(self, after: int, limit: int, types: Sequence[str] | None = None) -> FeedBlock:
-        """The next block of the feed: at most `limit` positions, only events of `types` if given."""
+        """The next block of the feed: at most `limit` positions, only events of `types` if given.
+
+        A type without a version (``Account.Credited``) stands for all versions, later ones than this code has too.
+        """

@@ -3,6 +3,7 @@
 from cqrskit.testing.postgres_messages import ClientMessage, commits, every, says
 from cqrskit.testing.restartable_postgres import RestartablePostgres
 from cqrskit.testing.scenario import Scenario
+from cqrskit.testing.schema import schema_findings
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 from cqrskit.testing.small_disk import SmallDisk
 from cqrskit.testing.verification import Difference, differences_from_log
@@ -22,6 +23,10 @@ __all__ = [
     "commits",
     "differences_from_log",
     "eventually",
+<<<<<<< HEAD
     "every",
     "says",
+=======
+    "schema_findings",
+>>>>>>> main
 ]
