@@ -23,10 +23,7 @@ __all__ = [
     "commits",
     "differences_from_log",
     "eventually",
-<<<<<<< HEAD
     "every",
     "says",
-=======
     "schema_findings",
->>>>>>> main
 ]
