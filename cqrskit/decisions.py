@@ -180,11 +180,14 @@ class Decider:
         return batch.new
 
     def _place_looking(self, decision: Decision, places: dict[UUID, int]) -> None:
-        """A command that changed nothing has the last position of what it looked at."""
+        """A command that changed nothing has the last position of what it looked at, or one after that.
+
+        What was forgotten since, because a later command failed on it, leaves only the batch's own position to be told.
+        """
         in_batch = [places[each] for each in decision.touched if each in places]
         if in_batch:
             decision.place = max(in_batch)
-        elif decision.touched:
+        elif decision.touched and all(map(self._repository.known, decision.touched)):
             decision.position = max(map(self._repository.position_of, decision.touched))
 
     def _receipt_of(self, decision: Decision) -> NewReceipt:

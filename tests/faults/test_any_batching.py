@@ -119,10 +119,17 @@ def test_any_batching_on_executors_that_take_turns_gives_what_one_by_one_gives(
         turns = [(workshop.executors[number], count) for count, number in plan]
         found_log, found = await workshop.run(given_steps, turns)
         for number, step in enumerate(given_steps):
-            assert found[number] == expected[number], (number, step, found, expected)
+            assert _agree(found[number], expected[number], len(found_log)), (number, step, found, expected)
         assert found_log == expected_log
 
     workshop.runner.run(both())
+
+
+def _agree(found: Any, expected: Any, last: int) -> bool:
+    """Whether two outcomes are one; the position of what changed nothing may be a later one."""
+    if expected[0] != "done" or expected[3]:
+        return bool(found == expected)
+    return bool(found[:2] == expected[:2] and found[3:] == expected[3:] and expected[2] <= found[2] <= last)
 
 
 @examples
