@@ -16,7 +16,7 @@ import structlog
 
 from cqrskit.aggregate import ProbeStopped, decision_time
 from cqrskit.commands import HandlerRegistry, uuids_of
-from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected
+from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected, StreamConflict
 from cqrskit.event_store import LogReader, NewBatch, Snapshot
 from cqrskit.events import EventRegistry, NewEvent
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
@@ -34,13 +34,15 @@ YIELD_EVERY_COMMANDS = 32
 class Decision(msgspec.Struct):
     """What became of one command: its events, and its reply or its refusal.
 
-    `content` is that of a command with a key. `replay_of` is the receipt or the decision whose outcome it gets.
+    `touched` are the streams that it rests on, each with the version that was seen and the head at which that was
+    certainly current. `content` is that of a command with a key. `replay_of` is the receipt or the decision whose
+    outcome it gets.
     """
 
     waiting: Waiting
     now: datetime
     events: list[NewEvent]
-    touched: list[UUID]
+    touched: dict[UUID, tuple[int, int]]
     reply: Any = None
     error: CqrskitError | None = None
     content: bytes | None = None
@@ -84,12 +86,22 @@ class Batch:
         self.done = False
         self.failure: CqrskitError | None = None
 
-    def looked_at(self) -> set[UUID]:
-        """Streams that were looked at and not appended to: only a look at the log tells whether they are current."""
-        looked: set[UUID] = set()
+    def looked_at(self) -> dict[UUID, tuple[int, int]]:
+        """Streams that were looked at and not appended to, each with the version seen and the head it was current at.
+
+        Only a look at the log tells whether these are current. StreamConflict if a decision saw a stream otherwise than
+        those before left it: it was loaded anew meanwhile, and somebody else had changed it.
+        """
+        looked: dict[UUID, tuple[int, int]] = {}
+        versions: dict[UUID, int] = {}
         for decision in self.decisions:
-            looked.update(decision.touched)
-        return looked.difference(self.decided)
+            for stream_id, seen in decision.touched.items():
+                if versions.setdefault(stream_id, seen[0]) != seen[0]:
+                    raise StreamConflict(f"stream {stream_id} was seen in two versions")
+                looked.setdefault(stream_id, seen)
+            for event in decision.events:
+                versions[event.stream_id] = event.stream_version
+        return {stream_id: seen for stream_id, seen in looked.items() if stream_id not in self.decided}
 
     def events_of(self, stream_id: UUID) -> Iterator[Any]:
         """Events of a stream that were decided here or in the batch before."""
@@ -168,11 +180,14 @@ class Decider:
         return batch.new
 
     def _place_looking(self, decision: Decision, places: dict[UUID, int]) -> None:
-        """A command that changed nothing has the last position of what it looked at."""
+        """A command that changed nothing has the last position of what it looked at, or one after that.
+
+        What was forgotten since, because a later command failed on it, leaves only the batch's own position to be told.
+        """
         in_batch = [places[each] for each in decision.touched if each in places]
         if in_batch:
             decision.place = max(in_batch)
-        elif decision.touched:
+        elif decision.touched and all(map(self._repository.known, decision.touched)):
             decision.position = max(map(self._repository.position_of, decision.touched))
 
     def _receipt_of(self, decision: Decision) -> NewReceipt:
@@ -213,23 +228,24 @@ class Decider:
             decision = self._run(batch, waiting)
             decision.content = content
             decision.remembered = decision.error is None or isinstance(decision.error, Rejected)
-            batch.keys[key] = decision
+            if decision.remembered:
+                batch.keys[key] = decision
             return decision
         field = self._codec.differing_field(before, waiting.command, content)
         if field is not None:
             return self._refuse_key(batch, waiting, key, field)
         if first is not None:
-            return Decision(waiting, self._repository.now, [], [], replay_of=first)
+            return Decision(waiting, self._repository.now, [], {}, replay_of=first)
         assert receipt is not None
         outcome = self._codec.outcome(receipt, type(waiting.command))
         if isinstance(outcome, Rejected):
-            return Decision(waiting, self._repository.now, [], [], error=outcome, replay_of=receipt)
-        return Decision(waiting, self._repository.now, [], [], reply=outcome, replay_of=receipt)
+            return Decision(waiting, self._repository.now, [], {}, error=outcome, replay_of=receipt)
+        return Decision(waiting, self._repository.now, [], {}, reply=outcome, replay_of=receipt)
 
     def _refuse_key(self, batch: Batch, waiting: Waiting, key: str, field: str) -> Decision:
         """The key belongs to another content; a handler that wants to see this may put another refusal first."""
         refusal: CqrskitError = IdempotencyConflict(key, field)
-        touched: list[UUID] = []
+        touched: dict[UUID, tuple[int, int]] = {}
         handler = self._handlers.handler_of(waiting.command)
         if vars(handler).get("sees_key_conflicts"):
             self._repository.conflicting_field = field
@@ -244,7 +260,7 @@ class Decider:
     def _run(self, batch: Batch, waiting: Waiting, *, undoing: bool = False) -> Decision:
         """Run the handler; with `undoing`, take back what it changed whatever comes of it."""
         repository = self._repository
-        touched: list[UUID] = []
+        touched: dict[UUID, tuple[int, int]] = {}
         repository.touched = touched
         command = waiting.command
         reply: Any = None
