@@ -13,11 +13,11 @@ __all__ = ["only_known_parameters"]
 _known: dict[BaseRouteHandler, frozenset[str]] = {}
 
 
-def only_known_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+async def only_known_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """A guard, ``Litestar(..., guards=[only_known_parameters])``: 400 for query parameters that nothing declares.
 
     It knows those that are annotated with `QueryParameter` (or ``FromQuery``), in the handler and in what it depends
-    on, such as `min_position`.
+    on, such as `min_position`. It is a coroutine function since Litestar runs any other guard in a thread.
     """
     sent = connection.query_params.keys()
     if not sent:
