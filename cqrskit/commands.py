@@ -25,8 +25,8 @@ class Command(msgspec.Struct, metaclass=FrozenStructMeta, frozen=True, forbid_un
     def idempotency_key(self) -> str | None:
         """Under which key this command takes effect once and has one reply for ever; None: it may repeat.
 
-        Override it where the content says so, as ``f"transfer:{self.transfer_id}"``. Callers may give a key of
-        their own to `Executor.execute`, which then counts in its place.
+        Override it where the content says so, as ``f"transfer:{self.transfer_id}"``. Callers may give another key
+        to `Executor.execute`; then both count.
         """
         return None
 

@@ -16,7 +16,7 @@ import structlog
 
 from cqrskit.aggregate import ProbeStopped, decision_time
 from cqrskit.commands import HandlerRegistry, uuids_of
-from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected
+from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected, remembered_refusal
 from cqrskit.event_store import LogReader, NewBatch, Snapshot
 from cqrskit.events import EventRegistry, NewEvent
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
@@ -35,6 +35,7 @@ class Decision(msgspec.Struct):
     """What became of one command: its events, and its reply or its refusal.
 
     `content` is that of a command with a key. `replay_of` is the receipt or the decision whose outcome it gets.
+    `remembered_under` are the keys for which receipts are to be written.
     """
 
     waiting: Waiting
@@ -45,7 +46,7 @@ class Decision(msgspec.Struct):
     error: CqrskitError | None = None
     content: bytes | None = None
     replay_of: "Receipt | Decision | None" = None
-    remembered: bool = False
+    remembered_under: tuple[str, ...] = ()
     position: int | None = None
     place: int = 0
     result: Any = None
@@ -54,12 +55,16 @@ class Decision(msgspec.Struct):
         """What the caller is told when the batch is durable; `result` keeps it for duplicates of the command."""
         if isinstance(self.replay_of, Decision):
             first = self.replay_of.result
+            if isinstance(first, Rejected):
+                return remembered_refusal(first.code, str(first), first.details, first.position)
             return first if isinstance(first, CqrskitError) else CommandResult(first.reply, first.position, False, True)
-        if self.error is not None:
-            return self.error
-        if isinstance(self.replay_of, Receipt):
-            return CommandResult(self.reply, self.replay_of.position, False, True)
         position = previous_head + self.place if self.position is None else self.position
+        if self.error is not None:
+            if isinstance(self.error, Rejected) and self.remembered_under and self.replay_of is None:
+                self.error.position = position
+            return self.error
+        if self.replay_of is not None:
+            return CommandResult(self.reply, self.replay_of.position, False, True)
         return CommandResult(self.reply, position, bool(self.events))
 
 
@@ -131,7 +136,7 @@ class Decider:
             wanted: set[UUID] = set()
             for waiting in commands:
                 uuids_of(waiting.command, wanted)
-            keys = [each.key for each in commands if each.key is not None and batch.first_with(each.key) is None]
+            keys = [key for each in commands for key in each.keys if batch.first_with(key) is None]
             receipts = await self._load(batch, wanted, keys, reader, as_of)
             while len(batch.decisions) < len(batch.commands):
                 rest = commands[len(batch.decisions) - begin :]
@@ -162,8 +167,8 @@ class Decider:
                 self._place_looking(decision, places)
             if decision.position is None:
                 decision.place = decision.place or place
-            if decision.remembered:
-                receipts.append(self._receipt_of(decision))
+            if decision.remembered_under:
+                receipts += self._receipts_of(decision)
         batch.new = NewBatch(events, receipts)
         if batch.due_snapshots:
             batch.snapshots = self._repository.take_snapshots(batch.due_snapshots)
@@ -176,16 +181,19 @@ class Decider:
         elif decision.touched:
             decision.position = max(map(self._repository.position_of, decision.touched))
 
-    def _receipt_of(self, decision: Decision) -> NewReceipt:
-        waiting = decision.waiting
-        assert waiting.key is not None
+    def _receipts_of(self, decision: Decision) -> list[NewReceipt]:
         assert decision.content is not None
-        outcome = (
-            self._codec.outcome_of_refusal(decision.error)
-            if isinstance(decision.error, Rejected)
-            else self._codec.outcome_of_reply(decision.reply)
-        )
-        return NewReceipt(waiting.key, decision.content, outcome, decision.position, decision.place, decision.now)
+        position = decision.position
+        if isinstance(decision.replay_of, Receipt):
+            outcome, position = decision.replay_of.outcome, decision.replay_of.position
+        elif isinstance(decision.error, Rejected):
+            outcome = self._codec.outcome_of_refusal(decision.error)
+        else:
+            outcome = self._codec.outcome_of_reply(decision.reply)
+        return [
+            NewReceipt(key, decision.content, outcome, position, decision.place, decision.now)
+            for key in decision.remembered_under
+        ]
 
     # --- one command after another
 
@@ -204,36 +212,54 @@ class Decider:
         return set()
 
     def _decide(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
-        key = waiting.key
-        if key is None:
+        if not waiting.keys:
             return self._run(batch, waiting)
         content = self._codec.content_of(waiting.command)
-        first = batch.first_with(key)
-        receipt = receipts.get(key)
-        before = first.content if first is not None else None if receipt is None else receipt.command
-        if before is None:
-            decision = self._run(batch, waiting)
-            decision.content = content
-            decision.remembered = decision.error is None or isinstance(decision.error, Rejected)
-            batch.keys[key] = decision
-            return decision
-        field = self._codec.differing_field(before, waiting.command, content)
-        if field is not None:
-            return self._refuse_key(batch, waiting, key, field)
+        first: Decision | Receipt | None = None
+        for key in waiting.keys:
+            known = batch.first_with(key) or receipts.get(key)
+            if known is None:
+                continue
+            before = known.command if isinstance(known, Receipt) else known.content
+            assert before is not None
+            field = self._codec.differing_field(before, waiting.command, content)
+            if field is not None:
+                return self._refuse_key(batch, waiting, key, field)
+            first = first or known
         if first is not None:
-            return Decision(waiting, self._repository.now, [], [], replay_of=first)
-        assert receipt is not None
-        outcome = self._codec.outcome(receipt, type(waiting.command))
+            new_keys = tuple(key for key in waiting.keys if key not in receipts)
+            return self._replay(batch, waiting, first, content, new_keys)
+        decision = self._run(batch, waiting)
+        if decision.error is None or isinstance(decision.error, Rejected):
+            decision.remembered_under = waiting.keys
+        decision.content = content
+        for key in waiting.keys:
+            batch.keys[key] = decision
+        return decision
+
+    def _replay(
+        self, batch: Batch, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
+    ) -> Decision:
+        """The outcome of then; a key of the command that is new is remembered with it from now on."""
+        decision = Decision(waiting, self._repository.now, [], [], content=content, replay_of=first)
+        if isinstance(first, Decision):
+            return decision
+        outcome = self._codec.outcome(first, type(waiting.command))
         if isinstance(outcome, Rejected):
-            return Decision(waiting, self._repository.now, [], [], error=outcome, replay_of=receipt)
-        return Decision(waiting, self._repository.now, [], [], reply=outcome, replay_of=receipt)
+            decision.error = outcome
+        else:
+            decision.reply = outcome
+        decision.remembered_under = new_keys
+        for key in new_keys:
+            batch.keys[key] = decision
+        return decision
 
     def _refuse_key(self, batch: Batch, waiting: Waiting, key: str, field: str) -> Decision:
         """The key belongs to another content; a handler that wants to see this may put another refusal first."""
         refusal: CqrskitError = IdempotencyConflict(key, field)
         touched: list[UUID] = []
         handler = self._handlers.handler_of(waiting.command)
-        if vars(handler).get("sees_key_conflicts"):
+        if vars(handler).get("sees_key_conflicts") and key == waiting.keys[0]:
             self._repository.conflicting_field = field
             try:
                 decision = self._run(batch, waiting, undoing=True)

@@ -95,8 +95,8 @@ class Executor:
     ) -> CommandResult:
         """Decide one command and wait until its events are durable.
 
-        `key` is an idempotency key, in place of the command's own `idempotency_key`: under one key a command takes
-        effect once, and a retry gets the first reply or refusal. A command that is not decided within `timeout_seconds`
+        `key` is an idempotency key, beside the command's own `idempotency_key`: under one key a command takes effect
+        once, and a retry gets the first reply or refusal. A command that is not decided within `timeout_seconds`
         (default: the setting `command_timeout_seconds`) is given up.
 
         Raises Rejected (the domain refused it; IdempotencyConflict: the key belongs to another content), CommandFailed,
@@ -118,7 +118,7 @@ class Executor:
     ) -> list[CommandResult | CqrskitError]:
         """Decide commands in this order, each standing alone, and return their results in the same order.
 
-        `keys` has an idempotency key for each, or None where the command's own counts. Busy, ShuttingDown,
+        `keys` has an idempotency key for each, or None where only the command's own counts. Busy, ShuttingDown,
         UnknownCommand and InvalidIdempotencyKey are raised for all of them, before any is accepted.
         """
         for command in commands:

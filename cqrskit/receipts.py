@@ -110,7 +110,8 @@ class ReceiptCodec:
         """The first reply, as its handler's annotation says, or the first refusal (a `Rejected`)."""
         kept = self._outcomes.decode(receipt.outcome)
         if kept.refused is not None:
-            return remembered_refusal(kept.refused.code, kept.refused.message, kept.refused.details)
+            refused = kept.refused
+            return remembered_refusal(refused.code, refused.message, refused.details, receipt.position)
         return self._replies[command_class].decode(kept.reply)
 
 

@@ -53,11 +53,14 @@ class Submission:
 
 
 class Waiting(msgspec.Struct, gc=False):
-    """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of."""
+    """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of.
+
+    `keys` are its idempotency keys: the command's own, the one given for it, both, or none.
+    """
 
     command: Command
     metadata: bytes
-    key: str | None
+    keys: tuple[str, ...]
     deadline: float
     timeout_seconds: float
     submission: Any
@@ -86,7 +89,7 @@ class CommandQueue:
         self,
         commands: Sequence[Command],
         metadata: Metadata | None,
-        keys: Sequence[str | None],
+        keys: Sequence[tuple[str, ...]],
         timeout_seconds: float,
     ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
         """Take all of these commands, or raise Busy; the future gives their results."""
@@ -144,15 +147,19 @@ def _give_up(waiting: Waiting) -> None:
     waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
 
 
-def keys_of(commands: Sequence[Command], given: Sequence[str | None] | None) -> list[str | None]:
-    """Each command's idempotency key: the one given for it, or its own. Raises InvalidIdempotencyKey."""
-    keys = [command.idempotency_key() for command in commands]
-    if given is not None:
-        keys = [own if other is None else other for own, other in zip(keys, given, strict=True)]
-    for key in keys:
-        if key is not None and not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
-            raise InvalidIdempotencyKey(key)
-    return keys
+def keys_of(commands: Sequence[Command], given: Sequence[str | None] | None) -> list[tuple[str, ...]]:
+    """Each command's idempotency keys: its own, then the one given for it. Raises InvalidIdempotencyKey."""
+    own = [command.idempotency_key() for command in commands]
+    found = []
+    for key, other in zip(own, given or [None] * len(own), strict=True):
+        keys = () if key is None else (key,)
+        if other is not None and other != key:
+            keys = (*keys, other)
+        for each in keys:
+            if not (0 < len(each) <= KEY_LENGTH_MAX and each.isprintable()):
+                raise InvalidIdempotencyKey(each)
+        found.append(keys)
+    return found
 
 
 def _encode_metadata(metadata: Metadata | None, command_class: type[Command]) -> bytes:
