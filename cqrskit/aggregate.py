@@ -23,9 +23,11 @@ The body of an ``@event`` method applies the event: it must neither refuse nor d
 whenever the aggregate is loaded. Decide in an ordinary method, which then calls it.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform
 from uuid import UUID, uuid4
 
@@ -36,7 +38,6 @@ from eventsourcing.domain import (
     CanMutateAggregate,
     MetaAggregate,
     event,
-    filter_kwargs_for_method_params,
 )
 
 from cqrskit.errors import CqrskitError, DefinitionError
@@ -137,12 +138,16 @@ class Created(Event, CanInitAggregate[UUID]):
         new = self.aggregate_class.__new__(self.aggregate_class)
         place = self.__dict__
         new.__base_init__(place["originator_id"], place["originator_version"], place["timestamp"])
-        values = self._as_dict()
-        values["id"] = place["originator_id"]
         initialise = type(new).__init__
-        initialise(new, **filter_kwargs_for_method_params(values, initialise))
+        initialise(new, **{name: self._value_of(name) for name in _parameters_of(type(self), initialise)})
         self.apply(new)
         return new
+
+    def _value_of(self, name: str) -> Any:
+        """What ``__init__`` gets for a parameter: a field of the event, or its place in the stream."""
+        if name in self.__struct_fields__:
+            return getattr(self, name)
+        return self.__dict__["originator_id" if name == "id" else name]
 
 
 class _Namespace(dict[str, Any]):
@@ -164,6 +169,13 @@ class _AggregateMeta(MetaAggregate["Aggregate"]):
     ) -> "_AggregateMeta":
         return super().__new__(mcls, name, bases, dict(namespace), **options)
 
+    def __call__(cls, *values: Any, **named: Any) -> Any:
+        """Make a new aggregate: at once if exactly the fields of its one first event are named, as they mostly are."""
+        first_event = cls.__dict__.get("_first_event")
+        if first_event is not None and named.keys() == first_event[1] and not values:
+            return cls._create(first_event[0], **named)
+        return super().__call__(*values, **named)
+
 
 class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
     """A consistency boundary: state that only its own events change. See the module's example.
@@ -172,6 +184,7 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
     aggregates with `Repository.create`, which takes the id and the events into the log.
     """
 
+    _first_event: ClassVar[tuple[type[Created], set[str]] | None] = None
     snapshot_version: ClassVar[int] = 1
     """Raise it when the folding of events changed but the annotated attributes did not: old snapshots are ignored."""
 
@@ -189,6 +202,8 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
             explicit = _explicit_stored_name(event_class)
             event_class.stored_name = explicit or f"{cls.__name__}.{event_class.__name__}"
             event_class.aggregate_class = cls
+        first_events = [each for each in event_classes(cls) if issubclass(each, Created)]
+        cls._first_event = (first_events[0], set(first_events[0].__struct_fields__)) if len(first_events) == 1 else None
 
     @staticmethod
     def create_id(*_: Any, **__: Any) -> UUID:
@@ -225,6 +240,13 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
         collected = [triggered for _, triggered in pending]
         pending.clear()
         return collected
+
+
+@cache
+def _parameters_of(event_class: type[Event], initialise: Callable[..., Any]) -> tuple[str, ...]:
+    """Those parameters of ``__init__`` that an event has a value for; the others keep their defaults."""
+    known = {*event_class.__struct_fields__, "id", "originator_id", "originator_version", "timestamp"}
+    return tuple(name for name in inspect.signature(initialise).parameters if name in known)
 
 
 def make_aggregate(aggregate_class: Callable[P, A], aggregate_id: UUID, /, *values: P.args, **named: P.kwargs) -> A:

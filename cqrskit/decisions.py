@@ -76,9 +76,9 @@ class Batch:
     ended, and then `failure` says why it is not durable.
     """
 
-    def __init__(self, after: "Batch | None" = None) -> None:
+    def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None) -> None:
+        self.commands = commands
         self.after = after
-        self.commands: list[Waiting] = []
         self.decisions: list[Decision] = []
         self.decided: dict[UUID, list[Any]] = {}
         self.keys: dict[str, Decision] = {}
@@ -124,12 +124,11 @@ class Decider:
         self._codec = ReceiptCodec(handlers)
         self._snapshot_every_events = snapshot_every_events
 
-    async def decide(
-        self, batch: Batch, commands: Sequence[Waiting], reader: LogReader, *, now: datetime, as_of: int
-    ) -> None:
-        """Add the decisions of `commands` to the batch; `as_of` is a head that what `reader` sees contains."""
-        begin = len(batch.commands)
-        batch.commands += commands
+    async def decide(self, batch: Batch, reader: LogReader, *, now: datetime, as_of: int) -> None:
+        """Decide the batch's commands that are not decided yet; `as_of` is a head that what `reader` sees contains."""
+        commands = batch.commands[len(batch.decisions) :]
+        if not commands:
+            return
         self._repository.now = now
         token = decision_time.set(now)
         try:
@@ -139,8 +138,7 @@ class Decider:
             keys = [key for each in commands for key in each.keys if batch.first_with(key) is None]
             receipts = await self._load(batch, wanted, keys, reader, as_of)
             while len(batch.decisions) < len(batch.commands):
-                rest = commands[len(batch.decisions) - begin :]
-                missing = await self._decide_until_miss(batch, rest, receipts)
+                missing = await self._decide_until_miss(batch, receipts)
                 await self._load(batch, missing, (), reader, as_of)
         finally:
             decision_time.reset(token)
@@ -197,10 +195,9 @@ class Decider:
 
     # --- one command after another
 
-    async def _decide_until_miss(
-        self, batch: Batch, commands: Sequence[Waiting], receipts: dict[str, Receipt]
-    ) -> set[UUID]:
+    async def _decide_until_miss(self, batch: Batch, receipts: dict[str, Receipt]) -> set[UUID]:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
+        commands = batch.commands[len(batch.decisions) :]
         for number, waiting in enumerate(commands, 1):
             try:
                 decision = self._decide(batch, waiting, receipts)

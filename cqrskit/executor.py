@@ -41,6 +41,9 @@ __all__ = ["CommandResult", "Executor"]
 
 log = structlog.get_logger(__name__)
 
+BATCH_SIZE_ALONE = 64
+"""Of many commands that wait while nothing is being appended, half are decided first, so that their append and the
+decisions on the others go side by side; fewer than this are not worth it."""
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 
 
@@ -167,7 +170,7 @@ class Executor:
                 self._queue.wake.clear()
                 await self._queue.wake.wait()
                 continue
-            batch = Batch(after=self._appending)
+            batch = Batch([], after=self._appending)
             try:
                 await self._turn(batch)
             except BaseException as error:
@@ -182,9 +185,10 @@ class Executor:
         appending = self._appending
         if self._locked_batches > 0 and appending is None:
             self._locked_batches -= 1
-            await self._process_locked(self._queue.take(self._settings.batch_size_max), batch)
+            await self._process_locked(self._queue.take(self._settings.batch_size_max))
             return
-        failure = await self._decide(batch)
+        room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
+        failure = await self._decide(batch, room)
         while appending is not None and not appending.done and failure is None:
             self._queue.wake.clear()
             if len(batch.commands) >= self._settings.batch_size_max or not self._queue:
@@ -208,14 +212,14 @@ class Executor:
 
     # --- decide
 
-    async def _decide(self, batch: Batch) -> CqrskitError | None:
+    async def _decide(self, batch: Batch, room: int | None = None) -> CqrskitError | None:
         """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
-        commands = self._queue.take(self._settings.batch_size_max - len(batch.commands))
-        if commands:
-            try:
-                await self._decider.decide(batch, commands, self._store, now=self._clock(), as_of=self._known_head)
-            except CqrskitError as error:
-                return error
+        space = self._settings.batch_size_max - len(batch.commands)
+        batch.commands += self._queue.take(space if room is None else min(room, space))
+        try:
+            await self._decider.decide(batch, self._store, now=self._clock(), as_of=self._known_head)
+        except CqrskitError as error:
+            return error
         return None
 
     def _undo(self, batch: Batch) -> list[Waiting]:
@@ -279,33 +283,27 @@ class Executor:
             raise StreamConflict(f"stream {found.events[0].stream_id} has changed")
         self._repository.learn(versions, found, held.previous_head)
 
-    async def _process_locked(self, commands: list[Waiting], batch: Batch | None = None) -> None:
+    async def _process_locked(self, commands: list[Waiting]) -> None:
         """Decide and append while the log's head is held: nothing can change meanwhile."""
         if not commands:
             return
-        batch = Batch() if batch is None else batch
+        batch = Batch(commands)
         try:
             async with asyncio.timeout(self._settings.command_timeout_seconds):
-                previous_head = await self._append_locked(commands, batch)
-        except TimeoutError as error:
-            failure: CqrskitError = CommitUnknown()
-            failure.__cause__ = error
-        except CqrskitError as error:
-            failure = error
-        else:
+                previous_head = await self._append_locked(batch)
             self._committed(batch, previous_head)
-            return
-        await self._recover(batch, failure, locked=True)
+        except TimeoutError:
+            await self._recover(batch, CommitUnknown(), locked=True)
+        except CqrskitError as failure:
+            await self._recover(batch, failure, locked=True)
 
-    async def _append_locked(self, commands: list[Waiting], batch: Batch) -> int:
-        batch.commands = list(commands)
+    async def _append_locked(self, batch: Batch) -> int:
         async with self._store.locked() as held:
             if held.previous_head != self._known_head:
                 self._known_head = self._alone_since = held.previous_head
             self._repository.required_as_of = self._alone_since
-            batch.commands = []
             try:
-                await self._decider.decide(batch, commands, held, now=self._clock(), as_of=held.previous_head)
+                await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
             self._decider.complete(batch)

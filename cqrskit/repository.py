@@ -23,6 +23,7 @@ A = TypeVar("A", bound=Aggregate)
 ENTRY_BYTES = 600
 """About what an aggregate without attributes costs: the object, its dict, its id and its place in the cache."""
 WEIGH_EVERY_VERSIONS = 64
+WEIGH_EVERY_YOUNG = 32
 
 
 class MissingAggregate(BaseException):
@@ -66,6 +67,7 @@ class Repository:
         self._size_max = size_max
         self._bytes_max = bytes_max
         self._bytes = 0
+        self._weights: dict[type[Aggregate], int] = {}
         self._known: OrderedDict[UUID, Loaded] = OrderedDict()
 
     # --- for handlers
@@ -227,10 +229,17 @@ class Repository:
         return aggregate
 
     def _weigh(self, loaded: Loaded) -> None:
-        if loaded.aggregate is not None:
-            weight_bytes = ENTRY_BYTES + sum(map(_weight_of, vars(loaded.aggregate).values()))
-            self._bytes += weight_bytes - loaded.weight_bytes
-            loaded.weight_bytes = weight_bytes
+        """Estimate an aggregate's memory: each one anew as it grows, a young one as others of its class."""
+        aggregate = loaded.aggregate
+        if aggregate is None:
+            return
+        weight_bytes = self._weights.get(type(aggregate), 0)
+        if not weight_bytes or aggregate.version >= WEIGH_EVERY_VERSIONS or len(self._known) % WEIGH_EVERY_YOUNG == 0:
+            weight_bytes = ENTRY_BYTES + sum(map(_weight_of, vars(aggregate).values()))
+            if aggregate.version < WEIGH_EVERY_VERSIONS:
+                self._weights[type(aggregate)] = weight_bytes
+        self._bytes += weight_bytes - loaded.weight_bytes
+        loaded.weight_bytes = weight_bytes
 
 
 def _weight_of(value: object) -> int:

@@ -123,14 +123,26 @@ def _as_json(event: RecordedEvent) -> str:
         "stream_version": event.stream_version,
         "type": event.type,
         "recorded_at": event.recorded_at,
-        "data": msgspec.Raw(event.data),
+        "data": msgspec.Raw(event.data) if _is_json(event.data) else None,
         "metadata": msgspec.Raw(event.metadata),
     }
+    if line["data"] is None:
+        line["data_base64"] = event.data
     return msgspec.json.encode(line).decode()
 
 
 def _as_row(event: RecordedEvent) -> str:
+    data = event.data.decode() if _is_json(event.data) else f"({len(event.data)} bytes that are not JSON)"
     return (
         f"{event.position:>10}  {event.recorded_at:%Y-%m-%d %H:%M:%S.%f}  {event.stream_id}  "
-        f"{event.stream_version:>7}  {event.type}  {event.data.decode()}"
+        f"{event.stream_version:>7}  {event.type}  {data}"
     )
+
+
+def _is_json(data: bytes) -> bool:
+    """Whether people can read it: the eventsourcing library may compress or encrypt what it stores."""
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True

@@ -46,25 +46,26 @@ class PostgresLockedLog:
     async def find_batch(self, batch: NewBatch) -> int | None:
         """The head before this very batch if it is in the log; its first event, or receipt, tells."""
         if batch.events:
-            first = batch.events[0]
-            values = {"stream_id": first.stream_id, "stream_version": first.stream_version}
-            cursor = await self._connection.execute(statement("find_event"), values, binary=True)
-            row = await cursor.fetchone()
-            if row is None or (row[1], row[2], _in_utc(row[3])) != (first.data, first.metadata, first.recorded_at):
-                return None
-            position: int = row[0]
-            return position - 1
+            event = batch.events[0]
+            where: dict[str, object] = {"stream_id": event.stream_id, "stream_version": event.stream_version}
+            position = await self._position_of("find_event", where, event.data, event.metadata, event.recorded_at)
+            return None if position is None else position - 1
         if batch.receipts:
             receipt = batch.receipts[0]
-            cursor = await self._connection.execute(statement("find_receipt"), {"key": receipt.key}, binary=True)
-            row = await cursor.fetchone()
-            if row is None or (row[0], row[1], _in_utc(row[2])) != (
-                receipt.command,
-                receipt.outcome,
-                receipt.recorded_at,
-            ):
-                return None
+            position = await self._position_of(
+                "find_receipt", {"key": receipt.key}, receipt.command, receipt.outcome, receipt.recorded_at
+            )
+            return position if position is None or receipt.position is not None else position - receipt.place
         return self.previous_head
+
+    async def _position_of(self, name: str, where: dict[str, object], *content: object) -> int | None:
+        """The position in the one row of this place, if the row has this content."""
+        cursor = await self._connection.execute(statement(name), where, binary=True)
+        row = await cursor.fetchone()
+        if row is None or (row[1], row[2], _in_utc(row[3])) != content:
+            return None
+        position: int = row[0]
+        return position
 
 
 class PostgresEventStore:

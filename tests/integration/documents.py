@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,7 +18,7 @@ BLOCK = re.compile(
 )
 FILE = re.compile(r"^# (?P<name>\w+\.py)(?P<more>, continued)?$")
 VOLATILE = [
-    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "..."),
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "..."),
     (re.compile(r"in \d+\.\d+s"), "in ..."),
 ]
 DEADLINE_SECONDS = 60
@@ -38,9 +39,14 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 class Page:
-    """A page at work in its folder, with the programs beside `python`. Port 8000 of the text is a free one here."""
+    """A page at work in its folder, with the programs beside `python`. Port 8000 of the text is a free one here.
 
-    def __init__(self, folder: Path, python: Path = Path(sys.executable)) -> None:
+    `variables` are what its text asks the reader to have set.
+    """
+
+    def __init__(
+        self, folder: Path, python: Path = Path(sys.executable), variables: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
         self._port = _free_port()
         self._background: list[asyncio.subprocess.Process] = []
@@ -49,6 +55,7 @@ class Page:
         path = os.pathsep.join([binaries, os.environ.get("PATH", os.defpath)])
         self._environment = environment({"PATH": path, "CQRSKIT_PORT": str(self._port), "CQRSKIT_LOG_LEVEL": "warning"})
         self._environment.pop("PYTHONPATH")
+        self._environment.update(variables or {})
 
     async def run(self, block: Block) -> None:
         """Write a block's file, or type its commands and compare what they answer."""

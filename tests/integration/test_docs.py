@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cqrskit.testing.servers import PostgresServer
 from tests.integration.documents import Page, blocks_of
 from tests.integration.running_processes import ROOT
 
@@ -22,8 +23,13 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-async def test_the_blocks_of_a_page_do_what_they_say(page: Path, folder: Path) -> None:
-    running = Page(folder)
+async def test_the_blocks_of_a_page_do_what_they_say(page: Path, folder: Path, request: pytest.FixtureRequest) -> None:
+    variables = {}
+    if "$DATABASE_URL" in page.read_text(encoding="utf-8"):
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        variables["DATABASE_URL"] = dsn = server.create_database(migrated=False)
+        request.addfinalizer(lambda: server.drop_database(dsn))
+    running = Page(folder, variables=variables)
     try:
         for block in blocks_of(page):
             await running.run(block)

@@ -1,2 +1,2 @@
 -- One receipt by its key, to see whether a batch whose answer was lost is there.
-SELECT command, outcome, recorded_at FROM command_receipts WHERE key = %(key)s
+SELECT position, command, outcome, recorded_at FROM command_receipts WHERE key = %(key)s

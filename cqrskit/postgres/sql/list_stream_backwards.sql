@@ -1,0 +1,7 @@
+-- sql/list_stream_backwards.sql
+-- One stream's events between two versions, the newest first; no limit is NULL.
+SELECT stream_id, stream_version, type, data
+FROM events
+WHERE stream_id = %(stream_id)s AND stream_version > %(after)s AND stream_version <= %(until)s
+ORDER BY stream_version DESC
+LIMIT %(limit)s
