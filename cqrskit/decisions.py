@@ -224,7 +224,7 @@ class Decider:
                 return self._refuse_key(batch, waiting, key, field)
             first = first or known
         if first is not None:
-            new_keys = tuple(key for key in waiting.keys if key not in receipts)
+            new_keys = tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
             return self._replay(batch, waiting, first, content, new_keys)
         decision = self._run(batch, waiting)
         if decision.error is None or isinstance(decision.error, Rejected):

@@ -150,9 +150,9 @@ def _give_up(waiting: Waiting) -> None:
 def keys_of(commands: Sequence[Command], given: Sequence[str | None] | None) -> list[tuple[str, ...]]:
     """Each command's idempotency keys: its own, then the one given for it. Raises InvalidIdempotencyKey."""
     own = [command.idempotency_key() for command in commands]
-    found = []
+    found: list[tuple[str, ...]] = []
     for key, other in zip(own, given or [None] * len(own), strict=True):
-        keys = () if key is None else (key,)
+        keys: tuple[str, ...] = () if key is None else (key,)
         if other is not None and other != key:
             keys = (*keys, other)
         for each in keys:
