@@ -30,6 +30,7 @@ from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
+from cqrskit.retention import ReceiptPruner
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec
 from cqrskit.tasks import end_tasks
@@ -159,6 +160,7 @@ class Runtime:
         self._notifier = notifier
         self._listener = listener
         self._tasks: list[asyncio.Task[None]] = []
+        self._pruning: list[asyncio.Task[None]] = []
         self.executor = Executor(
             event_store,
             application.registry,
@@ -179,6 +181,9 @@ class Runtime:
             _collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
             await self._notifier.start()
             await self.executor.start()
+            if self.settings.receipts_kept_days is not None:
+                pruner = ReceiptPruner(self.event_store.prune_receipts, kept_days=self.settings.receipts_kept_days)
+                self._pruning = [asyncio.create_task(pruner.run(), name="cqrskit-receipts")]
         for name in names:
             await self.project(self.application.projection_named(name))
         if names:
@@ -208,7 +213,7 @@ class Runtime:
     async def close(self) -> None:
         """Finish the accepted commands, then stop the projections."""
         await self.executor.stop()
-        await end_tasks(self._tasks)
+        await end_tasks([*self._tasks, *self._pruning])
         await self._listener.stop()
         await self._notifier.stop()
 

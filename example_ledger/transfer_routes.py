@@ -69,8 +69,8 @@ async def post_batch(
 ) -> Response[BatchReply]:
     """Post up to 8,192 transfers in one request; their events share the request's correlation id.
 
-    An Idempotency-Key is the atomic batch's as a whole. In an independent one each transfer stands under its own id, and
-    beside it under a key made from the request's and from its place.
+    An Idempotency-Key is the atomic batch's as a whole. In an independent one each transfer stands under its own id,
+    and beside it under a key made from the request's and from its place.
     """
     if data.mode == "atomic":
         outcome, results = await _post_atomically(data.transfers, commands)

@@ -57,7 +57,7 @@ class Commands:
     async def execute_many(
         self, commands: Sequence[Command], *, timeout_seconds: float | None = None
     ) -> list[CommandResult | CqrskitError]:
-        """Decide commands in this order, each standing alone; see `Executor.execute_many`. Keys are as for `execute`."""
+        """Decide commands in this order, each standing alone (`Executor.execute_many`); keys are as for `execute`."""
         keys = None if self.key is None else [self._next_key() for _ in commands]
         return await self._executor.execute_many(commands, self.metadata, keys=keys, timeout_seconds=timeout_seconds)
 

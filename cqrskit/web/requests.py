@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from uuid import uuid4
 
 import structlog
+from litestar.enums import ScopeType
 from litestar.exceptions import ValidationException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -156,7 +157,7 @@ def in_context(app: ASGIApp, *, only_known_parameters: bool) -> ASGIApp:
     """
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != ScopeType.HTTP:
             await app(scope, receive, send)
             return
         context = RequestContext(scope)
