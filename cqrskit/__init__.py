@@ -29,6 +29,7 @@ from cqrskit.errors import (
     ServerUnavailable,
     ShuttingDown,
 )
+from cqrskit.event_versions import upcasts
 from cqrskit.events import Metadata, RecordedEvent
 from cqrskit.executor import CommandResult, Executor
 from cqrskit.identifiers import new_id
@@ -91,4 +92,5 @@ __all__ = [
     "load_settings",
     "new_id",
     "on",
+    "upcasts",
 ]

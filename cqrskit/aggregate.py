@@ -41,10 +41,12 @@ from eventsourcing.domain import (
 )
 
 from cqrskit.errors import CqrskitError, DefinitionError
+from cqrskit.event_versions import name_of_version
 
 __all__ = [
     "Aggregate",
     "Event",
+    "EventMeta",
     "FrozenStructMeta",
     "PendingEvents",
     "ProbeStopped",
@@ -83,6 +85,32 @@ class FrozenStructMeta(msgspec.StructMeta):
         return super().__new__(mcls, name, bases, namespace, **options)
 
 
+class EventMeta(FrozenStructMeta):
+    """Takes the version of an event's schema as a class argument: ``class Credited(Aggregate.Event, version=2)``."""
+
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        version: int | None = None,
+        **options: Any,
+    ) -> "EventMeta":
+        """Create the class; a version that is no whole number from 1 on raises DefinitionError."""
+        where = namespace.get("__qualname__", name)
+        if version is not None and (type(version) is not int or version < 1):
+            raise DefinitionError(f"{where} has version={version!r}: versions of an event count 1, 2, 3 …")
+        if options.get("array_like"):
+            raise DefinitionError(f"{where} is array_like, but an event is stored as a JSON object: leave that out")
+        if "stored_version" in namespace and namespace.get("__module__") != __name__:
+            raise DefinitionError(f"{where} sets stored_version: write `class {name}(..., version=2)` instead")
+        made: Any = super().__new__(mcls, name, bases, namespace, **options)
+        if version is not None:
+            made.stored_version = version
+        return made  # type: ignore[no-any-return]
+
+
 _given_id: ContextVar[UUID | None] = ContextVar("_given_id", default=None)
 
 
@@ -101,11 +129,13 @@ class ProbeStopped(BaseException):
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
-class Event(msgspec.Struct, CanMutateAggregate[UUID], metaclass=FrozenStructMeta, frozen=True):
+class Event(msgspec.Struct, CanMutateAggregate[UUID], metaclass=EventMeta, frozen=True):
     """Base of all events. Subclass `Aggregate.Event` or `Aggregate.Created` inside your aggregate."""
 
     stored_name: ClassVar[str] = ""
-    """The stable name in the log: ``Aggregate.Event`` unless the class sets another one."""
+    """The stable name in the log: ``Aggregate.Event`` unless the class sets another one; ``@2`` and so on is added."""
+    stored_version: ClassVar[int] = 1
+    """The version of the fields, set with ``class Credited(Aggregate.Event, version=2)``; see `cqrskit.upcasts`."""
     aggregate_class: ClassVar[type["Aggregate"]]
 
     def mutate(self, aggregate: Any) -> Any:
@@ -199,8 +229,8 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
         super().__init_subclass__(**options)
         for event_class in event_classes(cls):
             _check_annotations(cls, event_class)
-            explicit = _explicit_stored_name(event_class)
-            event_class.stored_name = explicit or f"{cls.__name__}.{event_class.__name__}"
+            base = _explicit_stored_name(event_class) or f"{cls.__name__}.{event_class.__name__}"
+            event_class.stored_name = name_of_version(base, event_class.stored_version)
             event_class.aggregate_class = cls
         first_events = [each for each in event_classes(cls) if issubclass(each, Created)]
         cls._first_event = (first_events[0], set(first_events[0].__struct_fields__)) if len(first_events) == 1 else None
@@ -288,6 +318,11 @@ def _explicit_stored_name(event_class: type[Event]) -> str | None:
             continue
         name = vars(parent).get("stored_name")
         if name and not vars(parent).get("aggregate_class"):
+            if "@" in name:
+                raise DefinitionError(
+                    f"{event_class.__qualname__} has stored_name = {name!r}: the @ separates the version, which is "
+                    f"said by `class {event_class.__name__}(..., version=2)`"
+                )
             return str(name)
     return None
 

@@ -19,6 +19,7 @@ from cqrskit.consistency import Checkpoint, Positions, Reader
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.embedded import EmbeddedPostgres
 from cqrskit.errors import ConfigurationError, DefinitionError
+from cqrskit.event_versions import Upcaster
 from cqrskit.events import EventRegistry
 from cqrskit.executor import Executor
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
@@ -68,13 +69,21 @@ class Application:
         aggregates: Sequence[type[Aggregate]],
         handlers: Sequence[Handler],
         projections: Sequence[type[Projection]] = (),
+        upcasters: Sequence[Upcaster] = (),
+        retired: Sequence[str] = (),
     ) -> None:
-        """`name` is for people; `aggregates` declare the events that the log may hold."""
+        """`name` is for people; `aggregates` declare the events that the log may hold.
+
+        `upcasters` bring old versions of events to the current one, step by step (see `cqrskit.upcasts`). `retired`
+        are stored names of events whose class is gone: they are skipped wherever the log is read, in all versions.
+        """
         self.name = name
         self.aggregates = tuple(aggregates)
         self.projections = tuple(projections)
         self.registry = EventRegistry(
-            event_class for aggregate in aggregates for event_class in event_classes(aggregate)
+            (event_class for aggregate in aggregates for event_class in event_classes(aggregate)),
+            upcasters=upcasters,
+            retired=retired,
         )
         self.handlers = HandlerRegistry(handlers)
         self.snapshots = SnapshotCodec(self.aggregates)
@@ -87,7 +96,7 @@ class Application:
                 raise DefinitionError(f"two projections are named {projection.name!r}: rename one of them")
             names.add(projection.name)
             for stored_name in folds_of(projection()):
-                if stored_name not in self.registry:
+                if stored_name not in self.registry or self.registry.is_retired(stored_name):
                     raise DefinitionError(
                         f"projection {projection.__name__} folds {stored_name}, which no aggregate of application "
                         f"{self.name!r} declares: add the aggregate to Application(aggregates=[...])"

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 from uuid import UUID
 
@@ -99,7 +100,7 @@ def _reply_type(handler: Handler, name: str) -> Any:
     """The annotated reply, which must be something that can be remembered as JSON under an idempotency key."""
     try:
         reply_type = get_type_hints(handler).get("return", Any)
-        msgspec.json.Decoder(reply_type)
+        msgspec.json.schema(reply_type)
     except (TypeError, NameError) as error:
         raise DefinitionError(
             f"{name} must say what it returns in a type that JSON can hold, since replies are remembered under "
@@ -108,33 +109,46 @@ def _reply_type(handler: Handler, name: str) -> Any:
     return reply_type
 
 
-_uuid_fields: dict[type[Any], tuple[str, ...]] = {}
+_readers: dict[type[Any], Callable[[Any, set[UUID]], None]] = {}
 
 
-def uuids_of(value: object, found: set[UUID]) -> None:
+def uuids_of(command: msgspec.Struct, found: set[UUID]) -> None:
     """Add every UUID inside a command (in nested Structs, lists and tuples too) to `found`."""
+    read = _readers.get(type(command))
+    if read is None:
+        read = _readers[type(command)] = _reader_of(type(command))
+    read(command, found)
+
+
+def _reader_of(struct_class: type[msgspec.Struct]) -> Callable[[Any, set[UUID]], None]:
+    """A function that looks only into the fields that may hold ids; plain ids, the usual case, are read at once."""
+    hints = get_type_hints(struct_class)
+    plain = [name for name in struct_class.__struct_fields__ if hints[name] is UUID]
+    other = [name for name in struct_class.__struct_fields__ if name not in plain and _may_hold_uuid(hints[name])]
+    values_of = attrgetter(*plain, "__class__") if plain else None
+
+    def read(struct: Any, found: set[UUID]) -> None:
+        if values_of is not None:
+            found.update(values_of(struct)[:-1])
+        for name in other:
+            _look_into(getattr(struct, name), found)
+
+    return read
+
+
+def _look_into(value: object, found: set[UUID]) -> None:
     if type(value) is UUID:
         found.add(value)
     elif isinstance(value, msgspec.Struct):
-        for field in _fields_with_uuids(type(value)):
-            uuids_of(getattr(value, field), found)
+        uuids_of(value, found)
     elif isinstance(value, list | tuple):
         for item in value:
-            uuids_of(item, found)
-
-
-def _fields_with_uuids(struct_class: type[msgspec.Struct]) -> tuple[str, ...]:
-    fields = _uuid_fields.get(struct_class)
-    if fields is None:
-        hints = get_type_hints(struct_class)
-        fields = tuple(name for name in struct_class.__struct_fields__ if _may_hold_uuid(hints[name]))
-        _uuid_fields[struct_class] = fields
-    return fields
+            _look_into(item, found)
 
 
 def _may_hold_uuid(hint: Any) -> bool:
     if hint is UUID:
         return True
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-        return bool(_fields_with_uuids(hint))
+        return any(_may_hold_uuid(each) for each in get_type_hints(hint).values())
     return any(_may_hold_uuid(part) for part in getattr(hint, "__args__", ()))

@@ -73,7 +73,7 @@ class Batch:
 
     `after` is the batch that is being appended meanwhile, on whose decisions these rest. `commands` are decided, or
     about to be; a batch that could not be decided as a whole has fewer `decisions`. `done` when its appending has
-    ended, and then `failure` says why it is not durable.
+    ended, and then `failure` says why it is not durable. `new` is what is to be appended, once that is known.
     """
 
     def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None) -> None:
@@ -84,7 +84,7 @@ class Batch:
         self.keys: dict[str, Decision] = {}
         self.due_snapshots: set[UUID] = set()
         self.snapshots: list[Snapshot] = []
-        self.new = NewBatch([], [])
+        self.new: NewBatch | None = None
         self.appending: asyncio.Task[None] | None = None
         self.done = False
         self.failure: CqrskitError | None = None
@@ -149,7 +149,7 @@ class Decider:
         batch.decided = {}
         batch.keys = {}
 
-    def complete(self, batch: Batch) -> None:
+    def complete(self, batch: Batch) -> NewBatch:
         """Make what is to be appended, once everything is decided and the batch before is durable."""
         place = 0
         places: dict[UUID, int] = {}
@@ -167,9 +167,10 @@ class Decider:
                 decision.place = decision.place or place
             if decision.remembered_under:
                 receipts += self._receipts_of(decision)
-        batch.new = NewBatch(events, receipts)
         if batch.due_snapshots:
             batch.snapshots = self._repository.take_snapshots(batch.due_snapshots)
+        batch.new = NewBatch(events, receipts)
+        return batch.new
 
     def _place_looking(self, decision: Decision, places: dict[UUID, int]) -> None:
         """A command that changed nothing has the last position of what it looked at."""

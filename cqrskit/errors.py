@@ -8,7 +8,7 @@
     │   └── MigrationRequired       the database's tables are older or newer than this code
     ├── ServerUnavailable           Postgres or Elasticsearch does not answer
     ├── UnknownEventType            the log holds an event type that no registered aggregate declares
-    ├── EventDecodeError            stored bytes do not fit the event class
+    ├── EventDecodeError            stored bytes do not fit the event class, or an upcaster failed
     ├── Rejected                    a command was refused by the domain; subclass it in your own app
     │   ├── AggregateNotFound
     │   ├── AggregateExists
@@ -93,25 +93,32 @@ class ServerUnavailable(CqrskitError):
 
 
 class UnknownEventType(CqrskitError):
-    """The log holds an event type that no registered aggregate declares."""
+    """The log holds an event type that no registered aggregate declares.
 
-    def __init__(self, type_name: str) -> None:
+    `known_version` is given if only the version is unknown: the newest that this code can read.
+    """
+
+    def __init__(self, type_name: str, known_version: int | None = None) -> None:
         super().__init__(
             f"the log holds events of type {type_name!r}, which no aggregate of this application declares: "
-            "add the aggregate to Application(aggregates=...), or give the renamed event its old stored name "
-            "with `stored_name`."
+            "add the aggregate to Application(aggregates=...), give the renamed event its old stored name "
+            "with `stored_name`, or name it in Application(retired=...) to skip it."
+            if known_version is None
+            else f"the log holds events of type {type_name!r}, which newer code has written: this code knows that "
+            f"event up to version {known_version}. Update it."
         )
         self.type_name = type_name
 
 
 class EventDecodeError(CqrskitError):
-    """Stored bytes do not fit the event class that their type names."""
+    """Stored bytes do not fit the event class that their type names, or an upcaster cannot bring them there.
+
+    `reason` goes on from "is stored as 'Account.Credited' but".
+    """
 
     def __init__(self, type_name: str, stream_id: UUID, stream_version: int, reason: str) -> None:
-        super().__init__(
-            f"event {stream_version} of stream {stream_id} is stored as {type_name!r} but does not fit that "
-            f"class: {reason}. A changed event needs a new version and an upcaster."
-        )
+        super().__init__(f"event {stream_version} of stream {stream_id} is stored as {type_name!r} but {reason}")
+        self.reason = reason
         self.type_name = type_name
         self.stream_id = stream_id
         self.stream_version = stream_version

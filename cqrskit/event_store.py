@@ -71,9 +71,6 @@ class LockedLog(LogReader, Protocol):
     async def append(self, batch: NewBatch) -> None:
         """Write the batch at the positions after `previous_head`. Raises as `EventStore.append`."""
 
-    async def find_batch(self, batch: NewBatch) -> int | None:
-        """The head before this batch if exactly this one is in the log already, None if not."""
-
 
 class EventStore(LogReader, Protocol):
     """An append-only log with dense positions 1, 2, 3 … in commit order.
@@ -92,8 +89,8 @@ class EventStore(LogReader, Protocol):
     def locked(self) -> AbstractAsyncContextManager[LockedLog]:
         """Hold the log's head row, waiting for whoever holds it. CommitUnknown if the connection dies in the commit."""
 
-    async def end_lost_transactions(self) -> None:
-        """Make sure that no connection of ours that was lost can still commit anything."""
+    async def settle(self, batch: NewBatch) -> int | None:
+        """After CommitUnknown: the head before the batch if it is in the log; None if it is not and never will be."""
 
     async def save_snapshots(self, snapshots: Sequence[Snapshot]) -> None:
         """Keep these; an older one of the same stream is replaced, a newer one stays."""
@@ -105,4 +102,7 @@ class EventStore(LogReader, Protocol):
         """Position of the last committed event; 0 for an empty log."""
 
     async def read(self, after: int, limit: int, types: Sequence[str] | None = None) -> FeedBlock:
-        """The next block of the feed: at most `limit` positions, only events of `types` if given."""
+        """The next block of the feed: at most `limit` positions, only events of `types` if given.
+
+        A type without a version (``Account.Credited``) stands for all versions, later ones than this code has too.
+        """

@@ -25,6 +25,7 @@ from cqrskit.decisions import Batch, Decider
 from cqrskit.errors import (
     CommitUnknown,
     CqrskitError,
+    DeadlineExceeded,
     ServerUnavailable,
     ShuttingDown,
     StreamConflict,
@@ -34,7 +35,7 @@ from cqrskit.events import EventRegistry, Metadata
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
-from cqrskit.submissions import CommandQueue, CommandResult, Waiting, keys_of
+from cqrskit.submissions import CommandQueue, CommandResult, Waiting, usable_keys
 from cqrskit.tasks import end_tasks, retry_delays
 
 __all__ = ["CommandResult", "Executor"]
@@ -44,6 +45,7 @@ log = structlog.get_logger(__name__)
 BATCH_SIZE_ALONE = 64
 """Of many commands that wait while nothing is being appended, half are decided first, so that their append and the
 decisions on the others go side by side; fewer than this are not worth it."""
+LOOK_SECONDS_MIN = 1.0
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 
 
@@ -76,7 +78,7 @@ class Executor:
         self._decider = Decider(
             registry, handlers, self._repository, snapshot_every_events=settings.snapshot_every_events
         )
-        self._queue = CommandQueue(settings.queue_length_max)
+        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds)
         self._snapshots = SnapshotSaver(store.save_snapshots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -106,7 +108,10 @@ class Executor:
         CommitUnknown, DeadlineExceeded, ServerUnavailable, UnknownCommand, InvalidIdempotencyKey, Busy or ShuttingDown.
         After any of these but CommitUnknown nothing was changed.
         """
-        (result,) = await self.execute_many((command,), metadata, keys=(key,), timeout_seconds=timeout_seconds)
+        self._handlers.handler_of(command)
+        wanted_keys = usable_keys(command, key)
+        self._require_running()
+        result = await self._queue.submit(command, metadata, wanted_keys, timeout_seconds)
         if isinstance(result, CqrskitError):
             raise result
         return result
@@ -126,13 +131,16 @@ class Executor:
         """
         for command in commands:
             self._handlers.handler_of(command)
-        wanted_keys = keys_of(commands, keys)
-        if self._stopping or not self._tasks:
-            raise ShuttingDown
+        given = [None] * len(commands) if keys is None else keys
+        wanted_keys = [usable_keys(command, key) for command, key in zip(commands, given, strict=True)]
+        self._require_running()
         if not commands:
             return []
-        timeout = self._settings.command_timeout_seconds if timeout_seconds is None else timeout_seconds
-        return await self._queue.submit(commands, metadata, wanted_keys, timeout)
+        return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds)
+
+    def _require_running(self) -> None:
+        if self._stopping or not self._tasks:
+            raise ShuttingDown
 
     @property
     def queue_length(self) -> int:
@@ -247,6 +255,7 @@ class Executor:
 
     async def _append_unlocked(self, batch: Batch) -> int:
         """Append what was decided from memory, if that was current; StreamConflict if not. The head before it."""
+        assert batch.new is not None, "the batch is complete"
         new = batch.new
         anything = bool(new.events or new.receipts)
         looked_at = batch.looked_at()
@@ -293,7 +302,11 @@ class Executor:
                 previous_head = await self._append_locked(batch)
             self._committed(batch, previous_head)
         except TimeoutError:
-            await self._recover(batch, CommitUnknown(), locked=True)
+            if batch.new is None:
+                for waiting in self._undo(batch):
+                    waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
+            else:
+                await self._recover(batch, CommitUnknown(), locked=True)
         except CqrskitError as failure:
             await self._recover(batch, failure, locked=True)
 
@@ -306,9 +319,9 @@ class Executor:
                 await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
-            self._decider.complete(batch)
-            if batch.new.events or batch.new.receipts:
-                await held.append(batch.new)
+            new = self._decider.complete(batch)
+            if new.events or new.receipts:
+                await held.append(new)
             return held.previous_head
 
     # --- reply
@@ -319,7 +332,7 @@ class Executor:
             self._alone_since = previous_head
         position = previous_head
         positions: dict[UUID, int] = {}
-        for event in batch.new.events:
+        for event in () if batch.new is None else batch.new.events:
             position += 1
             positions[event.stream_id] = position
         self._known_head = position
@@ -358,29 +371,22 @@ class Executor:
         loop = asyncio.get_running_loop()
         until = max(waiting.deadline for waiting in batch.commands)
         log.warning("executor.commit_unknown", commands=len(batch.commands))
-        previous_head: int | None = None
         async for _ in retry_delays(until - loop.time()):
-            looked = False
             try:
-                await self._store.end_lost_transactions()
-                async with self._store.locked() as held:
-                    previous_head = await held.find_batch(batch.new)
-                    looked = True
-            except (ServerUnavailable, CommitUnknown):
-                pass
-            if looked:
-                break
-            for waiting in batch.commands:
-                if waiting.deadline < loop.time():
-                    waiting.resolve(CommitUnknown())
-        else:
-            for waiting in self._undo(batch):
-                waiting.resolve(CommitUnknown())
+                async with asyncio.timeout(max(until - loop.time(), LOOK_SECONDS_MIN)):
+                    previous_head = None if batch.new is None else await self._store.settle(batch.new)
+            except (CqrskitError, TimeoutError):
+                for waiting in batch.commands:
+                    if waiting.deadline < loop.time():
+                        waiting.resolve(CommitUnknown())
+                continue
+            if previous_head is not None:
+                self._committed(batch, previous_head)
+            else:
+                await self._process_locked(self._undo(batch))
             return
-        if previous_head is not None:
-            self._committed(batch, previous_head)
-        else:
-            await self._process_locked(self._undo(batch))
+        for waiting in self._undo(batch):
+            waiting.resolve(CommitUnknown())
 
     async def _give_up(self, batch: Batch) -> None:
         """An error that nobody planned: say that the outcome is unknown, and trust nothing in memory."""

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from cqrskit.errors import DefinitionError
+from cqrskit.event_versions import stored_names_of
 from cqrskit.events import RecordedEvent
 from cqrskit.read_store import IndexSpec
 
@@ -103,7 +104,10 @@ class Projection:
 
 
 def folds_of(projection: Projection) -> dict[str, Fold]:
-    """A projection's folds by the stored name of their event; two for one event raise DefinitionError."""
+    """A projection's folds by the stored names of their events, old versions too.
+
+    Two for one event raise DefinitionError.
+    """
     folds: dict[str, Fold] = {}
     where = type(projection).__name__
     for attribute in dir(type(projection)):
@@ -113,10 +117,10 @@ def folds_of(projection: Projection) -> dict[str, Fold]:
             if len(inspect.signature(method).parameters) != 3:
                 raise DefinitionError(f"{where}.{attribute} must take (self, document, event, at)")
             for event_class in event_classes:
-                stored_name = getattr(event_class, "stored_name", "")
-                if not stored_name:
+                if not getattr(event_class, "stored_name", ""):
                     raise DefinitionError(f"{where}.{attribute}: {event_class!r} is not an event of an aggregate")
-                if stored_name in folds:
-                    raise DefinitionError(f"{where} folds {stored_name} twice; keep one of the methods")
-                folds[stored_name] = Fold(stored_name, key, creates, method)
+                for stored_name in stored_names_of(event_class):
+                    if stored_name in folds:
+                        raise DefinitionError(f"{where} folds {stored_name} twice; keep one of the methods")
+                    folds[stored_name] = Fold(stored_name, key, creates, method)
     return folds

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from cqrskit.consistency import Checkpoint, Checkpoints, ParkedKey, Positions
-from cqrskit.errors import CqrskitError, EventDecodeError, ServerUnavailable
+from cqrskit.errors import CqrskitError, EventDecodeError, ServerUnavailable, UnknownEventType
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry, RecordedEvent
 from cqrskit.projection import Fold, Projection, folds_of
@@ -159,11 +159,11 @@ class Projector:
         groups: dict[str, list[Item]] = {}
         folds, decode = self._folds, self._registry.decode
         for recorded in events:
-            fold = folds[recorded.type]
             try:
                 event = decode(recorded)
+                fold = folds[recorded.type]
                 key = fold.key(event, recorded)
-            except EventDecodeError:
+            except (EventDecodeError, UnknownEventType):
                 raise
             except Exception as error:
                 raise CqrskitError(

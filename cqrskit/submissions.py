@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from cqrskit.commands import Command
 from cqrskit.errors import Busy, CqrskitError, DeadlineExceeded, InvalidIdempotencyKey
 from cqrskit.events import Metadata
 
-__all__ = ["CommandQueue", "CommandResult", "Submission", "Waiting", "keys_of"]
+__all__ = ["CommandQueue", "CommandResult", "SingleSubmission", "Submission", "Waiting", "usable_keys"]
 
 RETRY_AFTER_SECONDS = 0.5
 LOOK_FOR_DEADLINES_SECONDS = 0.25
@@ -52,6 +53,20 @@ class Submission:
             self.future.set_result(self.results)
 
 
+class SingleSubmission:
+    """One command that was given to the executor, and the future that resolves with its result."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: "asyncio.Future[CommandResult | CqrskitError]") -> None:
+        self.future = future
+
+    def resolve(self, _: int, result: CommandResult | CqrskitError) -> None:
+        """Take the result."""
+        if not self.future.done():
+            self.future.set_result(result)
+
+
 class Waiting(msgspec.Struct, gc=False):
     """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of.
 
@@ -77,8 +92,10 @@ class Waiting(msgspec.Struct, gc=False):
 class CommandQueue:
     """Commands that wait to be decided: at most `length_max`, each until its deadline. `wake` is set when one comes."""
 
-    def __init__(self, length_max: int) -> None:
+    def __init__(self, length_max: int, timeout_seconds: float) -> None:
+        """`timeout_seconds` is how long a command waits whose caller does not say."""
         self.wake = asyncio.Event()
+        self._timeout_seconds = timeout_seconds
         self._length_max = length_max
         self._waiting: deque[Waiting] = deque()
 
@@ -86,27 +103,43 @@ class CommandQueue:
         return len(self._waiting)
 
     def submit(
+        self, command: Command, metadata: Metadata | None, keys: tuple[str, ...], timeout_seconds: float | None
+    ) -> "asyncio.Future[CommandResult | CqrskitError]":
+        """Take this command, or raise Busy; the future gives its result."""
+        self._require_room(1)
+        loop = asyncio.get_running_loop()
+        submission = SingleSubmission(loop.create_future())
+        encoded = _encode_metadata(metadata, type(command))
+        wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = loop.time() + wait_seconds
+        self._waiting.append(Waiting(command, encoded, keys, deadline, wait_seconds, submission, 0))
+        self.wake.set()
+        return submission.future
+
+    def submit_many(
         self,
         commands: Sequence[Command],
         metadata: Metadata | None,
         keys: Sequence[tuple[str, ...]],
-        timeout_seconds: float,
+        timeout_seconds: float | None,
     ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
         """Take all of these commands, or raise Busy; the future gives their results."""
-        if len(self._waiting) + len(commands) > self._length_max:
-            raise Busy(len(self._waiting), RETRY_AFTER_SECONDS)
+        self._require_room(len(commands))
         loop = asyncio.get_running_loop()
         submission = Submission(len(commands), loop.create_future())
-        deadline = loop.time() + timeout_seconds
-        encoded: dict[type[Command], bytes] = {}
+        wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = loop.time() + wait_seconds
+        encoded = {each: _encode_metadata(metadata, each) for each in {type(command) for command in commands}}
         for index, command in enumerate(commands):
-            command_class = type(command)
-            known = encoded.get(command_class)
-            if known is None:
-                known = encoded[command_class] = _encode_metadata(metadata, command_class)
-            self._waiting.append(Waiting(command, known, keys[index], deadline, timeout_seconds, submission, index))
+            self._waiting.append(
+                Waiting(command, encoded[type(command)], keys[index], deadline, wait_seconds, submission, index)
+            )
         self.wake.set()
         return submission.future
+
+    def _require_room(self, count: int) -> None:
+        if len(self._waiting) + count > self._length_max:
+            raise Busy(len(self._waiting), RETRY_AFTER_SECONDS)
 
     def take(self, count: int) -> list[Waiting]:
         """The next commands that somebody still waits for; those that are too late are told so."""
@@ -147,21 +180,27 @@ def _give_up(waiting: Waiting) -> None:
     waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
 
 
-def keys_of(commands: Sequence[Command], given: Sequence[str | None] | None) -> list[tuple[str, ...]]:
-    """Each command's idempotency keys: its own, then the one given for it. Raises InvalidIdempotencyKey."""
-    own = [command.idempotency_key() for command in commands]
-    found: list[tuple[str, ...]] = []
-    for key, other in zip(own, given or [None] * len(own), strict=True):
-        keys: tuple[str, ...] = () if key is None else (key,)
-        if other is not None and other != key:
-            keys = (*keys, other)
-        for each in keys:
-            if not (0 < len(each) <= KEY_LENGTH_MAX and each.isprintable()):
-                raise InvalidIdempotencyKey(each)
-        found.append(keys)
-    return found
+def usable_keys(command: Command, given: str | None) -> tuple[str, ...]:
+    """A command's idempotency keys: its own, then the one given for it. Raises InvalidIdempotencyKey."""
+    own = command.idempotency_key()
+    if own is None:
+        if given is None:
+            return ()
+        keys: tuple[str, ...] = (given,)
+    else:
+        keys = (own,) if given is None or given == own else (own, given)
+    for key in keys:
+        if not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
+            raise InvalidIdempotencyKey(key)
+    return keys
 
 
 def _encode_metadata(metadata: Metadata | None, command_class: type[Command]) -> bytes:
-    given = metadata or Metadata()
-    return encode_json(msgspec.structs.replace(given, command=given.command or command_class.__name__))
+    if metadata is None:
+        return _encode_bare_metadata(command_class)
+    return encode_json(msgspec.structs.replace(metadata, command=metadata.command or command_class.__name__))
+
+
+@lru_cache(maxsize=1_000)
+def _encode_bare_metadata(command_class: type[Command]) -> bytes:
+    return encode_json(Metadata(command=command_class.__name__))

@@ -8,6 +8,7 @@ from cqrskit.cli.events import events_command
 from cqrskit.cli.migrate import migrate_command
 from cqrskit.cli.project import project_command
 from cqrskit.cli.running import run_group
+from cqrskit.cli.schema import schema_group
 from cqrskit.cli.serve import serve_command
 from cqrskit.cli.status import status_command
 
@@ -37,7 +38,7 @@ def cqrskit_group() -> None:
     """
 
 
-for _command in (migrate_command, serve_command, project_command, status_command, events_command):
+for _command in (migrate_command, serve_command, project_command, status_command, events_command, schema_group):
     cqrskit_group.add_command(_command)
 
 

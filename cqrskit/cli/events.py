@@ -11,6 +11,7 @@ from cqrskit.application import database_url
 from cqrskit.cli.running import common_options, json_option, run_until_stopped
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError
+from cqrskit.event_versions import base_of
 from cqrskit.events import RecordedEvent
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
@@ -34,7 +35,13 @@ class _Selection(msgspec.Struct, frozen=True):
 @click.command("events")
 @app_option
 @click.option("--stream", type=click.UUID, help="Only events of this stream.")
-@click.option("--type", "types", multiple=True, metavar="NAME", help="Only events stored under this name; repeatable.")
+@click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="NAME",
+    help="Only events of this name, in all versions or in one (Account.Credited@2); repeatable.",
+)
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only events after this position.")
 @click.option("--limit", type=click.IntRange(min=1), help="At most so many events (default: all).")
 @click.option("--follow", is_flag=True, help="Go on as the log grows, until SIGINT or SIGTERM.")
@@ -59,10 +66,11 @@ def events_command(
       cqrskit events --follow
     """
     if app and types:
-        known = application_of(app).registry.stored_names
+        registry = application_of(app).registry
         for name in types:
-            if name not in known:
-                raise ConfigurationError(f"no event is stored as {name!r}; the names are {', '.join(known)}")
+            if name not in registry:
+                known = ", ".join(registry.stored_names)
+                raise ConfigurationError(f"no event is stored as {name!r}; the names are {known}")
     selection = _Selection(stream, types, after, limit, follow)
     run_until_stopped(lambda stop: _events(selection, as_json, stop))
 
@@ -95,7 +103,7 @@ async def _read(
     """The wanted events, block by block, up to the head or until stopped."""
     if selection.stream is not None and not selection.follow:
         for event in await store.load_streams([selection.stream]):
-            if event.position > selection.after and (not selection.types or event.type in selection.types):
+            if event.position > selection.after and _is_wanted(event.type, selection.types):
                 yield event
         return
     position = selection.after
@@ -114,6 +122,10 @@ async def _read(
                 await stop.wait()
         except TimeoutError:
             continue
+
+
+def _is_wanted(stored_name: str, types: tuple[str, ...]) -> bool:
+    return not types or stored_name in types or base_of(stored_name) in types
 
 
 def _as_json(event: RecordedEvent) -> str:

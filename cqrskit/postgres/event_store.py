@@ -11,6 +11,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import PoolTimeout
 
+from cqrskit.errors import CommitUnknown
 from cqrskit.event_store import FeedBlock, Found, NewBatch, Snapshot
 from cqrskit.events import RecordedEvent
 from cqrskit.postgres.binary_columns import BigintColumn, ByteaColumn, IntegerColumn, TextColumn, UuidColumn
@@ -94,9 +95,19 @@ class PostgresEventStore:
                 assert row is not None, "log_head has its one row from the migration"
                 yield PostgresLockedLog(connection, self._url, row[0])
 
-    async def end_lost_transactions(self) -> None:
-        """See the port."""
+    async def settle(self, batch: NewBatch) -> int | None:
+        """See the port. The lost connection is ended first, and the head is held while looking."""
         await self._writer.end_lost()
+        found: int | None = None
+        looked = False
+        try:
+            async with self.locked() as held:
+                found = await held.find_batch(batch)
+                looked = True
+        except CommitUnknown:
+            if not looked:
+                raise
+        return found
 
     async def load(self, streams: Mapping[UUID, int], keys: Sequence[str], shapes: Sequence[str]) -> Found:
         """See the port."""

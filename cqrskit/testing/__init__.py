@@ -1,6 +1,7 @@
 """For tests, ours and yours: stories without servers, real servers, and checks. Importing it does not need pytest."""
 
 from cqrskit.testing.scenario import Scenario
+from cqrskit.testing.schema import schema_findings
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 from cqrskit.testing.verification import Difference, differences_from_log
 from cqrskit.testing.waiting import eventually
@@ -12,4 +13,5 @@ __all__ = [
     "Scenario",
     "differences_from_log",
     "eventually",
+    "schema_findings",
 ]

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID
 
+import msgspec
+
 from cqrskit.aggregate import Event, decision_time
 from cqrskit.application import Application
 from cqrskit.commands import Command
@@ -44,6 +46,18 @@ class Scenario:
         """These events happened in a stream."""
         for event in events:
             self._record(stream_id, event)
+        return self
+
+    def given_stored(self, stream_id: UUID, stored_name: str, data: dict[str, Any]) -> Self:
+        """An event of an old version happened in a stream: its name in the log and its JSON object there.
+
+        Raises UnknownEventType or EventDecodeError if the application cannot read it.
+        """
+        version = len(self._stream(stream_id)) + 1
+        payload = msgspec.json.encode(data)
+        recorded = RecordedEvent(len(self.log) + 1, stream_id, version, stored_name, payload, b"{}", self.now)
+        self._application.registry.decode(recorded)
+        self.log.append(recorded)
         return self
 
     def when(self, command: Command) -> Self:

@@ -53,8 +53,8 @@ async def _fold(runtime: Runtime, projection: Projection, head: int) -> dict[str
         limit = min(runtime.settings.block_size_max, head - position)
         block = await runtime.event_store.read(position, limit, sorted(folds))
         for recorded in block.events:
-            fold = folds[recorded.type]
             event = registry.decode(recorded)
+            fold = folds[recorded.type]
             key = fold.key(event, recorded)
             if key is not None:
                 before = documents.get(key)

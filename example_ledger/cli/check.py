@@ -6,12 +6,12 @@ import msgspec
 import rich_click as click
 
 from cqrskit import load_settings
+from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.telemetry import configure_logging
 from example_ledger.application import ledger
 from example_ledger.checking import CheckReport, check_books
 from example_ledger.cli.import_file import wait_until_level
-from example_ledger.cli.progress import ProgressBar
 
 __all__ = ["check_command"]
 

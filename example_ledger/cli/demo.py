@@ -10,12 +10,12 @@ from pathlib import Path
 import rich_click as click
 
 from cqrskit import Runtime, Settings, load_settings
+from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import common_options, serve_application
 from cqrskit.testing import ElasticsearchServer
 from cqrskit.web import plugin_of
 from example_ledger.app import create_app
 from example_ledger.cli.import_file import wait_until_level
-from example_ledger.cli.progress import ProgressBar
 from example_ledger.files import RowReader, generate, id_of
 from example_ledger.importing import import_file
 

@@ -9,8 +9,8 @@ from typing import cast
 import rich_click as click
 
 from cqrskit import ConfigurationError
+from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import common_options
-from example_ledger.cli.progress import ProgressBar
 from example_ledger.files import Skew, generate
 
 __all__ = ["generate_command"]

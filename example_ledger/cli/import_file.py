@@ -11,10 +11,10 @@ import msgspec
 import rich_click as click
 
 from cqrskit import Runtime, Settings, load_settings
+from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, die_with_parent, json_option, run
 from cqrskit.telemetry import configure_logging
 from example_ledger.application import ledger
-from example_ledger.cli.progress import ProgressBar
 from example_ledger.files import RowReader
 from example_ledger.importing import ImportReport, import_file
 

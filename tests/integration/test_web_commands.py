@@ -222,8 +222,8 @@ async def test_a_command_that_waits_too_long_is_told_so_and_changed_nothing(post
         account = await opened(client)
         with psycopg.connect(postgres_dsn) as connection:
             connection.execute("UPDATE log_head SET position = position")
-            credits = (client.post(f"{account}/credit", json={"amount": 1}) for _ in range(5))
-            replies = await asyncio.gather(*credits)
+            posts = (client.post(f"{account}/credit", json={"amount": 1}) for _ in range(5))
+            replies = await asyncio.gather(*posts)
         codes = [reply.json()["code"] for reply in replies]
         assert codes.count("deadline_exceeded") >= 3
         for reply in replies:

@@ -9,6 +9,7 @@ import rich_click as click
 
 from cqrskit import Settings
 from cqrskit.cli import cqrskit_group
+from cqrskit.schema.frozen import FINDING_CODES
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
 
@@ -30,21 +31,35 @@ def test_every_setting_is_documented_with_its_default_and_unit() -> None:
     assert rows == expected
 
 
-PROGRAMS = {"cli.md": cqrskit_group, "ledger.md": ledger_group}
-COMMANDS = [(name, command) for name, group in PROGRAMS.items() for command in group.commands]
+def commands_of(group: click.Group) -> dict[str, click.Command]:
+    """All commands, those of a group inside the group under both names."""
+    found: dict[str, click.Command] = {}
+    for name, command in group.commands.items():
+        inner = commands_of(command) if isinstance(command, click.Group) else {}
+        found.update({f"{name} {each}": below for each, below in inner.items()} or {name: command})
+    return found
+
+
+PROGRAMS: dict[str, click.Group] = {"cli.md": cqrskit_group, "ledger.md": ledger_group}
+COMMANDS = [(name, command) for name, group in PROGRAMS.items() for command in commands_of(group)]
 
 
 @pytest.mark.parametrize("name", list(PROGRAMS))
 def test_every_command_is_documented(name: str) -> None:
-    assert re.findall(r"^## \w+ (\w+)$", page(name), re.MULTILINE) == list(PROGRAMS[name].commands)
+    assert re.findall(r"^## \w+ ([\w ]+)$", page(name), re.MULTILINE) == list(commands_of(PROGRAMS[name]))
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS)
 def test_every_option_of_a_command_is_documented(name: str, command: str) -> None:
     section = page(name).partition(f"## {PROGRAMS[name].name} {command}\n")[2].partition("\n## ")[0]
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^`]*` \| (.+) \|$", section, re.MULTILINE))
-    options = [each for each in PROGRAMS[name].commands[command].params if isinstance(each, click.Option)]
+    options = [each for each in commands_of(PROGRAMS[name])[command].params if isinstance(each, click.Option)]
     assert documented == {each.opts[0]: each.help for each in options}
+
+
+def test_every_finding_of_the_schema_check_is_documented() -> None:
+    section = page("cli.md").partition("| `code` | what was found |")[2]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)) == FINDING_CODES
 
 
 def test_every_error_is_documented_with_its_status_code_and_retry() -> None:
