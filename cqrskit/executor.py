@@ -22,14 +22,7 @@ import structlog
 
 from cqrskit.commands import Command, HandlerRegistry
 from cqrskit.decisions import Batch, Decider
-from cqrskit.errors import (
-    CommitUnknown,
-    CqrskitError,
-    DeadlineExceeded,
-    ServerUnavailable,
-    ShuttingDown,
-    StreamConflict,
-)
+from cqrskit.errors import CommitUnknown, CqrskitError, DeadlineExceeded, ServerUnavailable, ShuttingDown, StreamConflict
 from cqrskit.event_store import EventStore, LockedLog
 from cqrskit.events import EventRegistry, Metadata
 from cqrskit.repository import Repository
@@ -156,10 +149,14 @@ class Executor:
             asyncio.create_task(self._snapshots.run(), name="cqrskit-snapshots"),
         ]
 
-    async def stop(self) -> None:
-        """Take no more commands, finish those accepted (up to `shutdown_timeout_seconds`), then return."""
+    def refuse_new(self) -> None:
+        """Take no more commands: callers are told ShuttingDown, what was accepted goes on."""
         self._stopping = True
         self._queue.wake.set()
+
+    async def stop(self) -> None:
+        """Take no more commands, finish those accepted (up to `shutdown_timeout_seconds`), then return."""
+        self.refuse_new()
         if not self._tasks:
             return
         await asyncio.wait({self._tasks[0]}, timeout=self._settings.shutdown_timeout_seconds)

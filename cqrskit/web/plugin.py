@@ -65,6 +65,7 @@ class CqrskitPlugin(InitPlugin):
         self._only_known_parameters = only_known_parameters
         self._actor = actor
         self._runtime: Runtime | None = None
+        self._draining = False
 
     @property
     def runtime(self) -> Runtime:
@@ -74,6 +75,15 @@ class CqrskitPlugin(InitPlugin):
                 f"application {self.application.name!r} is not open: its Litestar app runs no lifespan yet"
             )
         return self._runtime
+
+    def begin_drain(self) -> None:
+        """Take no new commands (they are told `shutting_down`), and let each reply from now on end its connection.
+
+        The server calls this when it stops; what was accepted is finished.
+        """
+        self._draining = True
+        if self._runtime is not None:
+            self._runtime.executor.refuse_new()
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the lifespan, dependencies, error handlers, limits and health routes; what the app set itself stays."""
@@ -94,7 +104,7 @@ class CqrskitPlugin(InitPlugin):
         return app_config
 
     def _in_context(self, app: ASGIApp) -> ASGIApp:
-        return in_context(app, only_known_parameters=self._only_known_parameters)
+        return in_context(app, only_known_parameters=self._only_known_parameters, is_draining=lambda: self._draining)
 
     def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
         """Give the API description the application's name, unless the app has its own description."""
@@ -132,7 +142,7 @@ class CqrskitPlugin(InitPlugin):
         # Litestar does not read this from the AppConfig that plugins get, so it is set on the finished app.
         app.request_max_body_size = self.settings.body_size_max_bytes
         async with self.application.open(self.settings, projections=self.projections) as runtime:
-            self._runtime = runtime
+            self._runtime, self._draining = runtime, False
             log.info("service.started", application=self.application.name, projections=self.projections)
             try:
                 yield

@@ -14,6 +14,7 @@ meanwhile (`correlation_id`).
 """
 
 import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from uuid import uuid4
 
@@ -149,11 +150,12 @@ def correlation_of(scope: Scope) -> str:
     return (RequestContext(scope) if context is None else context).correlation_id
 
 
-def in_context(app: ASGIApp, *, only_known_parameters: bool) -> ASGIApp:
+def in_context(app: ASGIApp, *, only_known_parameters: bool, is_draining: Callable[[], bool]) -> ASGIApp:
     """ASGI middleware: reads the headers of a request, and puts the correlation id into its reply and its log lines.
 
     It is one layer that does all that is to be done before a handler, since each layer costs every request. Bodies
     that are not of the route's media type are refused, and with `only_known_parameters` unknown query parameters.
+    While `is_draining` each reply ends its connection.
     """
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,7 +167,8 @@ def in_context(app: ASGIApp, *, only_known_parameters: bool) -> ASGIApp:
 
         async def send_with_correlation_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], header]
+                closing = [(b"connection", b"close")] if is_draining() else []
+                message["headers"] = [*message["headers"], header, *closing]
             await send(message)
 
         token = _current.set(context)
