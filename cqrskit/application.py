@@ -170,6 +170,11 @@ class Runtime:
         self._listener = listener
         self._tasks: list[asyncio.Task[None]] = []
         self._pruning: list[asyncio.Task[None]] = []
+        self.receipt_pruner = (
+            None
+            if settings.receipts_kept_days is None
+            else ReceiptPruner(event_store.prune_receipts, kept_days=settings.receipts_kept_days)
+        )
         self.executor = Executor(
             event_store,
             application.registry,
@@ -190,9 +195,8 @@ class Runtime:
             _collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
             await self._notifier.start()
             await self.executor.start()
-            if self.settings.receipts_kept_days is not None:
-                pruner = ReceiptPruner(self.event_store.prune_receipts, kept_days=self.settings.receipts_kept_days)
-                self._pruning = [asyncio.create_task(pruner.run(), name="cqrskit-receipts")]
+            if self.receipt_pruner is not None:
+                self._pruning = [asyncio.create_task(self.receipt_pruner.run(), name="cqrskit-receipts")]
         for name in names:
             await self.project(self.application.projection_named(name))
         if names:

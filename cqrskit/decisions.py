@@ -182,17 +182,23 @@ class Decider:
 
     def _receipts_of(self, decision: Decision) -> list[NewReceipt]:
         assert decision.content is not None
-        position = decision.position
-        if isinstance(decision.replay_of, Receipt):
-            outcome, position = decision.replay_of.outcome, decision.replay_of.position
-        elif isinstance(decision.error, Rejected):
-            outcome = self._codec.outcome_of_refusal(decision.error)
-        else:
-            outcome = self._codec.outcome_of_reply(decision.reply)
+        outcome, position, place = self._outcome_of(decision)
         return [
-            NewReceipt(key, decision.content, outcome, position, decision.place, decision.now)
+            NewReceipt(key, decision.content, outcome, position, place, decision.now)
             for key in decision.remembered_under
         ]
+
+    def _outcome_of(self, decision: Decision) -> tuple[bytes, int | None, int]:
+        """What is remembered of a decision, with its position, or with its place in the batch that is completed."""
+        first = decision.replay_of
+        if isinstance(first, Receipt):
+            return first.outcome, first.position, 0
+        if first is not None:
+            return self._outcome_of(first)
+        position = decision.position if decision.result is None else decision.result.position
+        if isinstance(decision.error, Rejected):
+            return self._codec.outcome_of_refusal(decision.error), position, decision.place
+        return self._codec.outcome_of_reply(decision.reply), position, decision.place
 
     # --- one command after another
 
@@ -240,13 +246,11 @@ class Decider:
     ) -> Decision:
         """The outcome of then; a key of the command that is new is remembered with it from now on."""
         decision = Decision(waiting, self._repository.now, [], [], content=content, replay_of=first)
-        if isinstance(first, Decision):
+        if isinstance(first, Receipt):
+            outcome = self._codec.outcome(first, type(waiting.command))
+            decision.error, decision.reply = (outcome, None) if isinstance(outcome, Rejected) else (None, outcome)
+        elif not first.remembered_under and first.replay_of is None:  # it failed, and may be tried again
             return decision
-        outcome = self._codec.outcome(first, type(waiting.command))
-        if isinstance(outcome, Rejected):
-            decision.error = outcome
-        else:
-            decision.reply = outcome
         decision.remembered_under = new_keys
         for key in new_keys:
             batch.keys[key] = decision

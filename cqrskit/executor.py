@@ -22,7 +22,14 @@ import structlog
 
 from cqrskit.commands import Command, HandlerRegistry
 from cqrskit.decisions import Batch, Decider
-from cqrskit.errors import CommitUnknown, CqrskitError, DeadlineExceeded, ServerUnavailable, ShuttingDown, StreamConflict
+from cqrskit.errors import (
+    CommitUnknown,
+    CqrskitError,
+    DeadlineExceeded,
+    ServerUnavailable,
+    ShuttingDown,
+    StreamConflict,
+)
 from cqrskit.event_store import EventStore, LockedLog
 from cqrskit.events import EventRegistry, Metadata
 from cqrskit.repository import Repository
@@ -127,9 +134,7 @@ class Executor:
         given = [None] * len(commands) if keys is None else keys
         wanted_keys = [usable_keys(command, key) for command, key in zip(commands, given, strict=True)]
         self._require_running()
-        if not commands:
-            return []
-        return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds)
+        return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds) if commands else []
 
     def _require_running(self) -> None:
         if self._stopping or not self._tasks:
@@ -157,13 +162,11 @@ class Executor:
     async def stop(self) -> None:
         """Take no more commands, finish those accepted (up to `shutdown_timeout_seconds`), then return."""
         self.refuse_new()
-        if not self._tasks:
-            return
-        await asyncio.wait({self._tasks[0]}, timeout=self._settings.shutdown_timeout_seconds)
+        if self._tasks:
+            await asyncio.wait({self._tasks[0]}, timeout=self._settings.shutdown_timeout_seconds)
         await end_tasks(self._tasks)
         self._queue.refuse_all(ShuttingDown())
         await self._snapshots.save()
-        self._tasks = []
 
     # --- the loop
 
