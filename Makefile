@@ -33,8 +33,8 @@ check: .venv/ready ## Lint, format, types, direction of imports, and the content
 	$(BIN)/python -m build --no-isolation --outdir build/dist . > /dev/null
 	@$(BIN)/python -m zipfile -l build/dist/*.whl | grep -q 'cqrskit/migrations/0001' || { echo "the wheel lacks the migrations" >&2; exit 1; }
 
-bench: .venv/ready ## Measure, beside peers and limits (QUICK=1 for a short run)
-	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick)
+bench: .venv/ready ## Measure, beside peers and limits (QUICK=1 for a short run, ONLY=group for one group)
+	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 clean: ## Remove everything that was made, and the demo's data
 	rm -rf .venv build .cqrskit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

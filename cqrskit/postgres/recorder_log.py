@@ -19,11 +19,12 @@ from eventsourcing.persistence import (
 from psycopg import Connection
 from psycopg.rows import TupleRow
 
+from cqrskit.event_store import NewBatch
 from cqrskit.events import NewEvent
-from cqrskit.postgres.binary_copy import encode_events
 from cqrskit.postgres.recorder_database import RecorderDatabase
 from cqrskit.postgres.recorder_subscription import LogSubscription
 from cqrskit.postgres.sql import statement
+from cqrskit.postgres.writer import values_of
 
 __all__ = [
     "LogRecorder",
@@ -217,20 +218,18 @@ def _as_new_events(stored_events: Sequence[StoredEvent]) -> list[NewEvent]:
 
 
 def _append(connection: Connection[TupleRow], events: list[NewEvent]) -> int:
-    """Append under the head row, as the executor does; the first event's position."""
-    row = connection.execute(statement("take_log_head"), {"count": len(events)}).fetchone()
-    assert row is not None, "log_head has its one row from the migration"
-    first_position: int = row[0] - len(events) + 1
-    with connection.cursor() as cursor, cursor.copy(statement("copy_events")) as copy:
-        copy.write(encode_events(events, first_position))
-    return first_position
+    """Append under the head row, by the executor's own statement; the first event's position."""
+    values = values_of(NewBatch(events, []))
+    row = connection.execute(statement("append_batch"), values, binary=True, prepare=True).fetchone()
+    assert row is not None, "no head was expected"
+    return int(row[0]) + 1
 
 
 def _stands_at(connection: Connection[TupleRow], first_position: int, events: list[NewEvent]) -> bool:
     """Whether the log has exactly these events at these positions."""
     connection.execute("BEGIN")
     # An append whose answer was lost may still be committing: it holds the head row until that is decided.
-    connection.execute(statement("take_log_head"), {"count": 0})
+    connection.execute(statement("lock_log_head"))
     values = {"first": first_position, "last": first_position + len(events) - 1}
     rows = connection.execute(statement("list_appended_events"), values).fetchall()
     connection.execute("ROLLBACK")

@@ -110,7 +110,7 @@ def _refuse_what_loses_events(env: Environment) -> None:
         raise ConfigurationError(
             f"{_name(env, 'POSTGRES_ENABLE_DB_FUNCTIONS')} asks for inserts by a database function that takes no "
             "lock: a follower that has read position 2 would never see position 1 when that is committed later. "
-            "Remove it; this recorder appends by COPY under the lock of the log's head row"
+            "Remove it; this recorder appends under the lock of the log's head row"
         )
     if not _flag(env, "SINGLE_ROW_TRACKING", default=True):
         raise ConfigurationError(

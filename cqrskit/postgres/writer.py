@@ -27,7 +27,7 @@ from cqrskit.postgres.connections import address_of, connect, connection_errors
 from cqrskit.postgres.sql import statement
 from cqrskit.tasks import retry_delays
 
-__all__ = ["Writer", "append_batch"]
+__all__ = ["Writer", "append_batch", "values_of"]
 
 END_TIMEOUT_SECONDS = 5.0
 SERVER_ENDS = "57P0"
@@ -121,7 +121,7 @@ async def append_batch(
     """Append through a connection, in its transaction or as one of its own; see `EventStore.append`."""
     try:
         cursor = await connection.execute(
-            statement("append_batch"), _values(batch, expected_head), binary=True, prepare=True
+            statement("append_batch"), values_of(batch, expected_head), binary=True, prepare=True
         )
         row = await cursor.fetchone()
     except psycopg.errors.UniqueViolation as error:
@@ -152,7 +152,8 @@ def _refusal_of(error: psycopg.Error, url: str) -> CqrskitError:
     return CommandFailed("of this batch", f"Postgres refused its events: {error}")
 
 
-def _values(batch: NewBatch, expected_head: int | None) -> dict[str, object]:
+def values_of(batch: NewBatch, expected_head: int | None = None) -> dict[str, object]:
+    """The parameters of append_batch.sql."""
     events, receipts = batch.events, batch.receipts
     return {
         "count": len(events),

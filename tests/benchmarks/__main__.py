@@ -1,73 +1,74 @@
-"""``python -m tests.benchmarks [--quick] [--json]``: each figure beside its peers and its limit, from one run."""
+"""``python -m tests.benchmarks``: each figure beside its peer and its limit, from one run."""
 
 import argparse
 import asyncio
 import json
-import os
-import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import uvloop
 
 from cqrskit.telemetry import configure_logging
-from cqrskit.testing import ElasticsearchServer, PostgresServer
-from tests.benchmarks import imports, projections, writes
-from tests.benchmarks.figures import Figure, show
+from tests.benchmarks import growth, http, imports, latency, machine, processes, projections, transfers, volume, writes
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Row, show
 
-__all__ = ["main"]
+__all__ = ["GROUPS", "main"]
 
-
-def machine() -> str:
-    """What the figures were measured on."""
-    cores = os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    load = os.getloadavg()[0]
-    return (
-        f"{cores} cores, {memory:.0f} GB, {platform.system()} {platform.machine()}, "
-        f"Python {platform.python_version()}, load {load:.1f} at the start"
-    )
-
-
-@contextmanager
-def servers() -> Iterator[tuple[PostgresServer, ElasticsearchServer]]:
-    """The servers of the tests, for as long as the benchmark takes."""
-    postgres = PostgresServer().start()
-    try:
-        elasticsearch = ElasticsearchServer().start()
-        try:
-            yield postgres, elasticsearch
-        finally:
-            elasticsearch.stop()
-    finally:
-        postgres.stop()
+GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
+    "writes": writes.measure,
+    "transfers": transfers.measure,
+    "http": http.measure,
+    "latency": latency.measure,
+    "processes": processes.measure,
+    "volume": volume.measure,
+    "growth": growth.measure,
+    "imports": imports.measure,
+    "projections": projections.measure,
+}
+QUICK_SHARE = 0.05
 
 
-async def measure(postgres: PostgresServer, elasticsearch: ElasticsearchServer, scale: int) -> list[Figure]:
-    """All figures; `scale` divides the amounts of work."""
-    figures = await writes.measure(postgres, scale)
-    figures += await imports.measure(postgres, scale)
-    figures += await projections.measure(postgres, elasticsearch, scale)
-    return figures
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the work")
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not how fast")
+    parser.add_argument("--only", action="append", choices=list(GROUPS), metavar="GROUP", help=", ".join(GROUPS))
+    parser.add_argument("--share", type=float, help="the share of the full work to do (full: 1, quick: 0.05)")
     parser.add_argument("--json", action="store_true", help="write JSON")
-    options = parser.parse_args()
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a limit is missed")
+    return parser.parse_args()
+
+
+async def _measure(bench: Bench, names: list[str]) -> dict[str, list[Row]]:
+    return {name: await GROUPS[name](bench) for name in names}
+
+
+def main() -> int:
+    """Measure and print."""
+    options = _options()
     configure_logging("error")
-    described = machine()
-    with servers() as (postgres, elasticsearch), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        figures = runner.run(measure(postgres, elasticsearch, 10 if options.quick else 1))
-    if options.json:
-        json.dump({"machine": described, "figures": [figure.plain() for figure in figures]}, sys.stdout, indent=2)
+    share = options.share or (QUICK_SHARE if options.quick else 1.0)
+    with Bench(share) as bench, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        described = machine.describe(bench.postgres.url)
+        groups = runner.run(_measure(bench, options.only or list(GROUPS)))
+        bench.say("done")
+    _print(described, groups, as_json=options.json)
+    missed = [row for rows in groups.values() for row in rows if row.kept is False]
+    return 1 if missed and options.strict else 0
+
+
+def _print(described: dict[str, str], groups: dict[str, list[Row]], *, as_json: bool) -> None:
+    if as_json:
+        rows: dict[str, Any] = {name: [row.plain() for row in rows] for name, rows in groups.items()}
+        json.dump({"machine": described, "groups": rows}, sys.stdout, indent=2)
+        print()
         return
-    print(f"{described}\n")
-    show(figures)
+    for name, text in described.items():
+        print(f"- {name}: {text}")
+    print()
+    show(groups)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

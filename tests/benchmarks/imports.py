@@ -5,30 +5,30 @@ import tempfile
 from pathlib import Path
 
 from cqrskit import Settings
-from cqrskit.testing import PostgresServer
 from example_ledger.application import ledger
 from example_ledger.files import RowReader, generate
 from example_ledger.importing import import_file
-from tests.benchmarks.figures import Figure
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Row, at_least
 
 __all__ = ["measure"]
 
 GOAL = 3_000.0
 
 
-async def measure(postgres: PostgresServer, scale: int) -> list[Figure]:
+async def measure(bench: Bench) -> list[Row]:
     """Rows of a file in each second, the first time and again."""
-    url = postgres.create_database()
-    with tempfile.TemporaryDirectory() as folder:
+    count = bench.amount(100_000, at_least=100)
+    bench.say(f"importing a file of {count:,} transfers, twice")
+    with tempfile.TemporaryDirectory() as folder, bench.database() as url:
         path = Path(folder) / "transfers.csv"
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows(generate(1_000, 100_000 // scale, "zipf", 1))
+            csv.writer(file).writerows(generate(1_000, count, "zipf", 1))
         async with ledger.open(Settings(database_url=url)) as runtime:
             first = await import_file(RowReader(path), runtime.executor, open_accounts=True)
             again = await import_file(RowReader(path), runtime.executor, open_accounts=True)
-    postgres.drop_database(url)
     assert (first.rejected, again.posted) == (0, 0)
     return [
-        Figure("ledger import, 3 events per transfer, zipf", "transfers", first.rows_per_second, {"goal": GOAL}),
-        Figure("the same file again, nothing to do", "rows", again.rows_per_second),
+        Row("ledger import of a file, zipf", "transfers/s", first.rows_per_second, limit=at_least(GOAL)),
+        Row("the same file again, nothing to do", "rows/s", again.rows_per_second),
     ]

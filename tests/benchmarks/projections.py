@@ -7,25 +7,27 @@ import msgspec
 from cqrskit import Settings
 from cqrskit.projector import Projector
 from cqrskit.read_store import Change
-from cqrskit.testing import ElasticsearchServer, PostgresServer
-from tests.benchmarks.figures import Figure, rate
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Row, rate
 from tests.integration.counting import Count, Counts, Grow, opened
 
 __all__ = ["measure"]
 
 
-async def measure(postgres: PostgresServer, elasticsearch: ElasticsearchServer, scale: int) -> list[Figure]:
+async def measure(bench: Bench) -> list[Row]:
     """Events folded in each second: few documents that change often, and one document for every two events."""
-    figures = []
-    for store, url in (("Postgres", None), ("Elasticsearch", elasticsearch.url)):
-        for name, streams, count in (("1,000 documents", 1_000, 60_000), ("a new document each", 30_000, 30_000)):
-            database = postgres.create_database()
-            settings = Settings(database_url=database, elasticsearch_url=url, index_prefix=f"b{uuid4().hex[:8]}")
-            folded, bulk = await _fold(settings, streams // scale, count // scale)
-            beside = {f"bulk writes of such documents to {store}, no folding (documents)": bulk}
-            figures.append(Figure(f"projector on {store}, {name}", "events", folded, beside))
-            postgres.drop_database(database)
-    return figures
+    rows = []
+    for store, elasticsearch_url in (("Postgres", None), ("Elasticsearch", await bench.elasticsearch_url())):
+        bench.say(f"projecting into {store}")
+        for name, streams, count in (("1,000 documents", 1_000, 60_000), ("two events to a document", 30_000, 30_000)):
+            documents = bench.amount(streams, at_least=1_000)  # of fewer, only what begins a write would be measured
+            prefix = f"b{uuid4().hex[:8]}"
+            with bench.database() as url:
+                settings = Settings(database_url=url, elasticsearch_url=elasticsearch_url, index_prefix=prefix)
+                folded, bulk = await _fold(settings, documents, max(bench.amount(count), 2 * documents))
+            beside = f"bulk writes of such documents to {store}, no folding"
+            rows.append(Row(f"projector on {store}, {name}", "/s", folded, beside, bulk))
+    return rows
 
 
 async def _fold(settings: Settings, streams: int, count: int) -> tuple[float, float]:

@@ -1,158 +1,159 @@
-"""The write path: commands of one event each, beside the raw COPY of such rows and eventsourcing's own app."""
+"""Appending: batches through the event store, one-event commands of many callers, and of one."""
 
 import asyncio
-import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from statistics import median
 from uuid import UUID, uuid4
 
-import psycopg
-from eventsourcing.application import Application as PeerApplication
-from eventsourcing.domain import Aggregate as PeerAggregate
-from eventsourcing.domain import event as peer_event
+from psycopg import AsyncConnection
 
-from cqrskit import Settings
+from cqrskit import Runtime, Settings
+from cqrskit.event_store import NewBatch
 from cqrskit.events import NewEvent
-from cqrskit.postgres.binary_copy import encode_events
-from cqrskit.postgres.sql import statement
-from cqrskit.testing import PostgresServer
-from tests.benchmarks.figures import Figure, rate
+from tests.benchmarks.bench import Bench
+from tests.benchmarks.figures import Row, Side, at_least, at_most, interleaved, rate
+from tests.benchmarks.peers.raw_copy import RawCopy
+from tests.benchmarks.peers.recorder import Eventsourcing, stored
+from tests.benchmarks.samples import METADATA, TYPE, event_batches, payload_of
 from tests.integration.counting import Grow, opened
 
-__all__ = ["measure"]
+__all__ = ["append", "commands_of_callers", "grown", "measure"]
 
-PEER = "eventsourcing's application on its Postgres recorder"
-
-
-async def measure(postgres: PostgresServer, scale: int) -> list[Figure]:
-    """Commands in each second, by how many callers wait at once."""
-    commits = await _commits(postgres, 3_000 // scale)
-    alone, together = await _peer(postgres, 2_000 // scale, 1), await _peer(postgres, 8_000 // scale, 16)
-    figures = []
-    for callers, count in ((1, 2_000), (64, 20_000), (512, 40_000)):
-        commands = await _callers(postgres, callers, count // scale)
-        beside = {"empty commits one by one (limit of one caller)": commits} if callers == 1 else {}
-        beside |= {f"{PEER}, one thread": alone} if callers == 1 else {f"{PEER}, 16 threads": together}
-        figures.append(Figure(f"one event per command, {callers} callers", "commands", commands, beside))
-    many, copied = await _many(postgres, 50_000 // scale), await _copied(postgres, 50_000 // scale)
-    beside = {"raw binary COPY of such rows in batches of 1,000 (limit)": copied, f"{PEER}, 16 threads": together}
-    figures.append(Figure("one event per command, execute_many", "commands", many, beside))
-    return figures
+BATCH = 1_000
+COUNTERS = 1_000
+THREADS = 8
+INSERT = (
+    "INSERT INTO bare (position, stream_id, stream_version, type, data, metadata, recorded_at) "
+    "VALUES (%s, %s, 1, %s, %s, %s, now())"
+)
 
 
-async def _callers(postgres: PostgresServer, callers: int, count: int) -> float:
-    url = postgres.create_database()
-    ids = [uuid4() for _ in range(1_000)]
-    async with opened(Settings(database_url=url)) as runtime:
-        await runtime.executor.execute_many([Grow(counter_id=each) for each in ids])
-
-        async def call(number: int) -> None:
-            for step in range(number, count, callers):
-                await runtime.executor.execute(Grow(counter_id=ids[step % 1_000]))
-
-        found = await rate(count, lambda: asyncio.gather(*(call(number) for number in range(callers))))
-    postgres.drop_database(url)
-    return found
+async def measure(bench: Bench) -> list[Row]:
+    """Batches, many callers, one caller."""
+    return [*await _batches(bench), *await _callers(bench), *await _one_caller(bench)]
 
 
-async def _many(postgres: PostgresServer, count: int) -> float:
-    url = postgres.create_database()
-    ids = [uuid4() for _ in range(1_000)]
-    async with opened(Settings(database_url=url)) as runtime:
-        await runtime.executor.execute_many([Grow(counter_id=each) for each in ids])
-
-        async def run() -> None:
-            for begin in range(0, count, 5_000):
-                size = min(5_000, count - begin)
-                await runtime.executor.execute_many([Grow(counter_id=ids[step % 1_000]) for step in range(size)])
-
-        found = await rate(count, run)
-    postgres.drop_database(url)
-    return found
+async def append(runtime: Runtime, batches: Sequence[Sequence[NewEvent]]) -> None:
+    """Each batch in a transaction of its own, which gives it the next positions of the log."""
+    for batch in batches:
+        await runtime.event_store.append(NewBatch(list(batch), []))
 
 
-async def _commits(postgres: PostgresServer, count: int) -> float:
-    """Commits of the head row alone: what the disk gives one caller."""
-    url = postgres.create_database()
+async def _batches(bench: Bench) -> list[Row]:
+    bench.say("appending batches of 1,000 events, beside raw COPY and eventsourcing's recorder")
+    ours_count, peer_count = bench.amount(100, at_least=2), bench.amount(25, at_least=1)
+    async with AsyncExitStack() as stack:
+        url, peer_url = (stack.enter_context(bench.database(migrated=migrated)) for migrated in (True, False))
+        raw, peer = stack.enter_context(RawCopy(url)), stack.enter_context(Eventsourcing(peer_url, threads=1))
+        async with opened(Settings(database_url=url)) as runtime:
 
-    with psycopg.connect(url, autocommit=True) as connection:
+            async def ours() -> float:
+                batches = event_batches(ours_count, BATCH)
+                return await rate(ours_count * BATCH, lambda: append(runtime, batches))
 
-        async def run() -> None:
-            for _ in range(count):
-                connection.execute(statement("take_log_head"), {"count": 0})
+            async def copied() -> float:
+                bodies = raw.prepare(event_batches(ours_count, BATCH))
+                return await rate(ours_count * BATCH, lambda: asyncio.to_thread(raw.write, bodies))
 
-        await run()  # the server has just started
-        found = await rate(count, run)
-    postgres.drop_database(url)
-    return found
+            async def recorded() -> float:
+                batches = [stored(each) for each in event_batches(peer_count, BATCH)]
+                return await rate(peer_count * BATCH, lambda: asyncio.to_thread(peer.insert, batches))
 
-
-def _rows(stream_ids: Sequence[UUID], version: int) -> list[NewEvent]:
-    moment = datetime.now(UTC)
-    return [NewEvent(each, version, "Counter.Grown", b'{"by":1}', b'{"command":"Grow"}', moment) for each in stream_ids]
-
-
-async def _copied(postgres: PostgresServer, count: int) -> float:
-    """The same rows, written by nothing but COPY."""
-    url = postgres.create_database()
-    ids = [uuid4() for _ in range(1_000)]
-
-    async def run() -> None:
-        with psycopg.connect(url) as connection:
-            for batch in range(count // 1_000):
-                connection.execute(statement("take_log_head"), {"count": 1_000})
-                with connection.cursor() as cursor, cursor.copy(statement("copy_events")) as copy:
-                    copy.write(encode_events(_rows(ids, batch + 1), 1 + batch * 1_000))
-                connection.commit()
-
-    found = await rate(count, run)
-    postgres.drop_database(url)
-    return found
+            sides = [Side("ours", ours), Side("copy", copied), Side("recorder", recorded)]
+            await interleaved(bench.rounds, *sides)
+    mine, copy, recorder = (side.value for side in sides)
+    name = "append batches of 1,000 events"
+    return [
+        Row(name, "events/s", mine, "raw COPY of ready bytes, table and indices alike", copy, at_least(0.7)),
+        Row(name, "events/s", mine, "eventsourcing's recorder, 1,000 per call", recorder, at_least(4)),
+    ]
 
 
-class PeerCounter(PeerAggregate):
-    """The same counter in eventsourcing's own words."""
-
-    def __init__(self) -> None:
-        self.value = 0
-
-    @peer_event("Grown")
-    def grow(self, by: int) -> None:
-        """Add to it."""
-        self.value += by
+async def grown(runtime: Runtime) -> list[UUID]:
+    """Counters that are in the log and in memory."""
+    ids = [uuid4() for _ in range(COUNTERS)]
+    for result in await runtime.executor.execute_many([Grow(counter_id=each) for each in ids]):
+        if isinstance(result, Exception):
+            raise result
+    return ids
 
 
-async def _peer(postgres: PostgresServer, count: int, threads: int) -> float:
-    """The peer on the same server, as its documentation sets it up; each thread has counters of its own."""
-    url = postgres.create_database(migrated=False)
-    parts = urlsplit(url)
-    environment = {
-        "PERSISTENCE_MODULE": "eventsourcing.postgres",
-        "POSTGRES_DBNAME": parts.path.removeprefix("/"),
-        "POSTGRES_HOST": parts.hostname or parse_qs(parts.query)["host"][0],
-        "POSTGRES_PORT": str(parts.port or os.environ.get("PGPORT", "5432")),
-        "POSTGRES_USER": parts.username or "postgres",
-        "POSTGRES_PASSWORD": parts.password or "none",
-        "POSTGRES_MAX_OVERFLOW": str(threads),
-    }
-    application: Any = PeerApplication(environment)
-    counters = [PeerCounter() for _ in range(160)]
-    application.save(*counters)
+async def commands_of_callers(runtime: Runtime, ids: Sequence[UUID], callers: int, count: int) -> float:
+    """Commands of one event in each second; each of the callers waits for its own before it gives the next."""
 
-    def grow(thread: int) -> None:
-        for step in range(thread, count, threads):
-            counter: Any = application.repository.get(counters[step % len(counters)].id)
-            counter.grow(by=1)
-            application.save(counter)
+    async def call(number: int) -> None:
+        for step in range(number, count, callers):
+            await runtime.executor.execute(Grow(counter_id=ids[step % len(ids)]))
 
-    async def run() -> None:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(grow, range(threads)))
+    return await rate(count, lambda: asyncio.gather(*(call(number) for number in range(callers))))
 
-    found = await rate(count, run)
-    application.close()
-    postgres.drop_database(url)
-    return found
+
+async def _callers(bench: Bench) -> list[Row]:
+    bench.say("one-event commands of 64 callers, beside eventsourcing with 8 threads")
+    count, peer_count = bench.amount(40_000, at_least=64), bench.amount(1_500, at_least=THREADS)
+    async with AsyncExitStack() as stack:
+        url, peer_url = (stack.enter_context(bench.database(migrated=migrated)) for migrated in (True, False))
+        peer = stack.enter_context(Eventsourcing(peer_url, threads=THREADS))
+        counters = peer.counters(160)
+        async with opened(Settings(database_url=url)) as runtime:
+            ids = await grown(runtime)
+
+            async def in_threads(work: Callable[[], None]) -> float:
+                return await rate(peer_count, lambda: asyncio.to_thread(work))
+
+            sides = [
+                Side("64", partial(commands_of_callers, runtime, ids, 64, count)),
+                Side("512", partial(commands_of_callers, runtime, ids, 512, count)),
+                Side("recorder", partial(in_threads, partial(peer.insert_one_by_one, peer_count))),
+                Side("save", partial(in_threads, partial(peer.grow, counters, peer_count))),
+            ]
+            await interleaved(bench.rounds, *sides)
+    few, many, recorder, save = (side.value for side in sides)
+    saving = "eventsourcing's Application.save, 8 threads"
+    return [
+        Row("one-event commands, 64 callers", "/s", few, "eventsourcing's recorder, 8 threads", recorder, at_least(15)),
+        Row("one-event commands, 64 callers", "/s", few, saving, save),
+        Row("one-event commands, 512 callers", "/s", many, saving, save),
+    ]
+
+
+async def _one_caller(bench: Bench) -> list[Row]:
+    bench.say("one caller, beside a bare one-row transaction")
+    count = bench.amount(2_000, at_least=20)
+    with bench.database() as url:
+        async with await AsyncConnection.connect(url, autocommit=True) as bare:
+            await bare.execute("CREATE TABLE bare (LIKE events INCLUDING ALL)")
+            positions = iter(range(1, 10**9))
+
+            async def transaction() -> None:
+                stream_id = uuid4()
+                await bare.execute("BEGIN")
+                await bare.execute(INSERT, (next(positions), stream_id, TYPE, payload_of(stream_id), METADATA))
+                await bare.execute("COMMIT")
+
+            async with opened(Settings(database_url=url)) as runtime:
+                ids = await grown(runtime)
+                streams = iter(ids * (bench.rounds * count // len(ids) + 1))
+
+                async def command() -> None:
+                    await runtime.executor.execute(Grow(counter_id=next(streams)))
+
+                sides = [
+                    Side("command", partial(_median_milliseconds, count, command)),
+                    Side("bare", partial(_median_milliseconds, count, transaction)),
+                ]
+                await interleaved(bench.rounds, *sides)
+    ours, other = (side.value for side in sides)
+    return [Row("one caller, one-event command, p50", "ms", ours, "BEGIN, INSERT, COMMIT", other, at_most(1.5))]
+
+
+async def _median_milliseconds(count: int, work: Callable[[], Awaitable[object]]) -> float:
+    taken = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        await work()
+        taken.append(time.perf_counter() - begun)
+    return median(taken) * 1_000
