@@ -42,7 +42,7 @@ __all__ = ["CommandResult", "Executor"]
 
 log = structlog.get_logger(__name__)
 
-BATCH_SIZE_ALONE = 64
+BATCH_SIZE_ALONE = 32
 """Of many commands that wait while nothing is being appended, half are decided first, so that their append and the
 decisions on the others go side by side; fewer than this are not worth it."""
 LOOK_SECONDS_MIN = 1.0
