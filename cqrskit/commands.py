@@ -100,6 +100,7 @@ def _reply_type(handler: Handler, name: str) -> Any:
     """The annotated reply, which must be something that can be remembered as JSON under an idempotency key."""
     try:
         reply_type = get_type_hints(handler).get("return", Any)
+        reply_type = Any if reply_type is object else reply_type
         msgspec.json.schema(reply_type)
     except (TypeError, NameError) as error:
         raise DefinitionError(

@@ -16,7 +16,14 @@ import structlog
 
 from cqrskit.aggregate import ProbeStopped, decision_time
 from cqrskit.commands import HandlerRegistry, uuids_of
-from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected, remembered_refusal
+from cqrskit.errors import (
+    CommandFailed,
+    CqrskitError,
+    IdempotencyConflict,
+    Rejected,
+    StreamConflict,
+    remembered_refusal,
+)
 from cqrskit.event_store import LogReader, NewBatch, Snapshot
 from cqrskit.events import EventRegistry, NewEvent
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
@@ -34,16 +41,18 @@ YIELD_EVERY_COMMANDS = 32
 class Decision(msgspec.Struct):
     """What became of one command: its events, and its reply or its refusal.
 
-    `content` is that of a command with a key. `replay_of` is the receipt or the decision whose outcome it gets.
-    `remembered_under` are the keys for which receipts are to be written.
+    `touched` are the streams that it rests on, each with the version that was seen and the head at which that was
+    certainly current. `content` and `outcome` are those of a command with a key, and `remembered_under` the keys for
+    which receipts are to be written. `replay_of` is the receipt or the decision whose outcome it gets.
     """
 
     waiting: Waiting
     now: datetime
     events: list[NewEvent]
-    touched: list[UUID]
+    touched: dict[UUID, tuple[int, int]]
     reply: Any = None
     error: CqrskitError | None = None
+    outcome: bytes | None = None
     content: bytes | None = None
     replay_of: "Receipt | Decision | None" = None
     remembered_under: tuple[str, ...] = ()
@@ -89,12 +98,22 @@ class Batch:
         self.done = False
         self.failure: CqrskitError | None = None
 
-    def looked_at(self) -> set[UUID]:
-        """Streams that were looked at and not appended to: only a look at the log tells whether they are current."""
-        looked: set[UUID] = set()
+    def looked_at(self) -> dict[UUID, tuple[int, int]]:
+        """Streams that were looked at and not appended to, each with the version seen and the head it was current at.
+
+        Only a look at the log tells whether these are current. StreamConflict if a decision saw a stream otherwise than
+        those before left it: it was loaded anew meanwhile, and somebody else had changed it.
+        """
+        looked: dict[UUID, tuple[int, int]] = {}
+        versions: dict[UUID, int] = {}
         for decision in self.decisions:
-            looked.update(decision.touched)
-        return looked.difference(self.decided)
+            for stream_id, seen in decision.touched.items():
+                if versions.setdefault(stream_id, seen[0]) != seen[0]:
+                    raise StreamConflict(f"stream {stream_id} was seen in two versions")
+                looked.setdefault(stream_id, seen)
+            for event in decision.events:
+                versions[event.stream_id] = event.stream_version
+        return {stream_id: seen for stream_id, seen in looked.items() if stream_id not in self.decided}
 
     def events_of(self, stream_id: UUID) -> Iterator[Any]:
         """Events of a stream that were decided here or in the batch before."""
@@ -173,11 +192,14 @@ class Decider:
         return batch.new
 
     def _place_looking(self, decision: Decision, places: dict[UUID, int]) -> None:
-        """A command that changed nothing has the last position of what it looked at."""
+        """A command that changed nothing has the last position of what it looked at, or one after that.
+
+        What was forgotten since, because a later command failed on it, leaves only the batch's own position to be told.
+        """
         in_batch = [places[each] for each in decision.touched if each in places]
         if in_batch:
             decision.place = max(in_batch)
-        elif decision.touched:
+        elif decision.touched and all(map(self._repository.known, decision.touched)):
             decision.position = max(map(self._repository.position_of, decision.touched))
 
     def _receipts_of(self, decision: Decision) -> list[NewReceipt]:
@@ -195,10 +217,9 @@ class Decider:
             return first.outcome, first.position, 0
         if first is not None:
             return self._outcome_of(first)
+        assert decision.outcome is not None
         position = decision.position if decision.result is None else decision.result.position
-        if isinstance(decision.error, Rejected):
-            return self._codec.outcome_of_refusal(decision.error), position, decision.place
-        return self._codec.outcome_of_reply(decision.reply), position, decision.place
+        return decision.outcome, position, decision.place
 
     # --- one command after another
 
@@ -206,14 +227,27 @@ class Decider:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
         commands = batch.commands[len(batch.decisions) :]
         for number, waiting in enumerate(commands, 1):
+            self._repository.touched = {}
             try:
                 decision = self._decide(batch, waiting, receipts)
             except MissingAggregate as miss:
+                self._undo_pending()
                 return {miss.stream_id, *self._probe(commands[number:])}
+            except Exception as unexpected:
+                self._undo_pending()
+                decision = self._failed(waiting, unexpected)
             batch.decisions.append(decision)
             if number % YIELD_EVERY_COMMANDS == 0:
                 await asyncio.sleep(0)
         return set()
+
+    def _failed(self, waiting: Waiting, unexpected: Exception) -> Decision:
+        """The handler raised what it should not, or what it decided cannot be stored: this command fails, alone."""
+        name = type(waiting.command).__name__
+        log.error("executor.handler_failed", command=name, exc_info=unexpected)
+        error = CommandFailed(name, f"{type(unexpected).__name__}: {unexpected}")
+        error.__cause__ = unexpected
+        return Decision(waiting, self._repository.now, [], self._repository.touched, error=error)
 
     def _decide(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
         if not waiting.keys:
@@ -234,23 +268,21 @@ class Decider:
             new_keys = tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
             return self._replay(batch, waiting, first, content, new_keys)
         decision = self._run(batch, waiting)
-        if decision.error is None or isinstance(decision.error, Rejected):
+        if decision.outcome is not None:
+            decision.content = content
             decision.remembered_under = waiting.keys
-        decision.content = content
-        for key in waiting.keys:
-            batch.keys[key] = decision
+            for key in waiting.keys:
+                batch.keys[key] = decision
         return decision
 
     def _replay(
         self, batch: Batch, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
     ) -> Decision:
         """The outcome of then; a key of the command that is new is remembered with it from now on."""
-        decision = Decision(waiting, self._repository.now, [], [], content=content, replay_of=first)
+        decision = Decision(waiting, self._repository.now, [], {}, content=content, replay_of=first)
         if isinstance(first, Receipt):
             outcome = self._codec.outcome(first, type(waiting.command))
             decision.error, decision.reply = (outcome, None) if isinstance(outcome, Rejected) else (None, outcome)
-        elif not first.remembered_under and first.replay_of is None:  # it failed, and may be tried again
-            return decision
         decision.remembered_under = new_keys
         for key in new_keys:
             batch.keys[key] = decision
@@ -259,7 +291,7 @@ class Decider:
     def _refuse_key(self, batch: Batch, waiting: Waiting, key: str, field: str) -> Decision:
         """The key belongs to another content; a handler that wants to see this may put another refusal first."""
         refusal: CqrskitError = IdempotencyConflict(key, field)
-        touched: list[UUID] = []
+        touched: dict[UUID, tuple[int, int]] = {}
         handler = self._handlers.handler_of(waiting.command)
         if vars(handler).get("sees_key_conflicts") and key == waiting.keys[0]:
             self._repository.conflicting_field = field
@@ -274,43 +306,38 @@ class Decider:
     def _run(self, batch: Batch, waiting: Waiting, *, undoing: bool = False) -> Decision:
         """Run the handler; with `undoing`, take back what it changed whatever comes of it."""
         repository = self._repository
-        touched: list[UUID] = []
-        repository.touched = touched
+        touched = repository.touched
         command = waiting.command
-        reply: Any = None
-        error: CqrskitError | None = None
         try:
             reply = self._handlers.handler_of(command)(command, repository)
-        except MissingAggregate:
+        except Rejected as refusal:
             self._undo_pending()
-            raise
-        except Rejected as rejected:
-            error = rejected
-        except Exception as unexpected:
-            log.exception("executor.handler_failed", command=type(command).__name__)
-            error = CommandFailed(type(command).__name__, f"{type(unexpected).__name__}: {unexpected}")
-            error.__cause__ = unexpected
-        if undoing or error is not None:
+            outcome = self._codec.outcome_of_refusal(refusal) if waiting.keys else None
+            return Decision(waiting, repository.now, [], touched, error=refusal, outcome=outcome)
+        if undoing:
             self._undo_pending()
-            return Decision(waiting, repository.now, [], touched, None, error)
-        return Decision(waiting, repository.now, self._collect(batch, waiting.metadata), touched, reply)
+            return Decision(waiting, repository.now, [], touched)
+        outcome = self._codec.outcome_of_reply(reply) if waiting.keys else None
+        return Decision(waiting, repository.now, self._collect(batch, waiting.metadata), touched, reply, None, outcome)
 
     def _collect(self, batch: Batch, metadata: bytes) -> list[NewEvent]:
-        repository = self._repository
-        pending, now, decided = repository.pending, repository.now, batch.decided
+        """Take the handler's events into the batch; all of them are encoded first, since that may fail."""
+        pending, now, decided = self._repository.pending, self._repository.now, batch.decided
         encode, every = self._registry.encode, self._snapshot_every_events
         events: list[NewEvent] = []
         for _, triggered in pending:
             place = triggered.__dict__
-            stream_id = place["originator_id"]
+            data = encode(triggered)
             version = place["originator_version"]
-            events.append(NewEvent(stream_id, version, triggered.stored_name, encode(triggered), metadata, now))
+            events.append(NewEvent(place["originator_id"], version, triggered.stored_name, data, metadata, now))
+        for (_, triggered), event in zip(pending, events, strict=True):
+            stream_id = event.stream_id
             earlier = decided.get(stream_id)
             if earlier is None:
                 decided[stream_id] = [triggered]
             else:
                 earlier.append(triggered)
-            if version % every == 0:
+            if event.stream_version % every == 0:
                 batch.due_snapshots.add(stream_id)
         pending.clear()
         return events
@@ -326,6 +353,7 @@ class Decider:
         """Run handlers only to learn which aggregates they miss; they are stopped before they change one."""
         missing: set[UUID] = set()
         repository = self._repository
+        repository.touched = {}
         repository.pending.probing = True
         try:
             for waiting in rest:

@@ -35,6 +35,8 @@ class EmbeddedPostgres:
 
     def __init__(self, folder: Path) -> None:
         """`folder` is made if it is missing."""
+        self._initdb_arguments: tuple[str, ...] = ()
+        self._server_options = "-c max_connections=200"
         self._folder = folder.absolute()
         self._user: int | None = None
         self._registration: IO[bytes] | None = None
@@ -112,10 +114,12 @@ class EmbeddedPostgres:
             data.mkdir(mode=0o700)
             if self._user is not None:
                 os.chown(data, self._user, -1)
-            self._run("initdb", "-D", ".", "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync")
+            arguments = ("-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync")
+            self._run("initdb", "-D", ".", *arguments, *self._initdb_arguments)
         if self._run("pg_ctl", "-D", ".", "status", check=False).returncode == 0:
             return
-        options = f"-c listen_addresses='' -c unix_socket_directories='{self._socket_folder()}' -c max_connections=200"
+        places = f"-c listen_addresses='' -c unix_socket_directories='{self._socket_folder()}'"
+        options = f"{places} {self._server_options}"
         self._run(
             "pg_ctl", "-D", ".", "-w", "-t", str(START_TIMEOUT_SECONDS), "-l", "server.log", "-o", options, "start"
         )

@@ -13,7 +13,7 @@ is decided at most twice. While that happens often, batches are decided under th
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -198,10 +198,11 @@ class Executor:
         room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
         failure = await self._decide(batch, room)
         while appending is not None and not appending.done and failure is None:
-            self._queue.wake.clear()
-            if len(batch.commands) >= self._settings.batch_size_max or not self._queue:
+            if self._queue and len(batch.commands) < self._settings.batch_size_max:
+                failure = await self._decide(batch)
+            else:
+                self._queue.wake.clear()
                 await self._queue.wake.wait()
-            failure = await self._decide(batch)
         if appending is not None:
             if not appending.done and appending.appending is not None:
                 await asyncio.wait({appending.appending})
@@ -210,7 +211,8 @@ class Executor:
                 self._queue.put_back(self._undo(batch))
                 await self._recover(appending, appending.failure)
                 return
-            failure = failure or await self._decide(batch)
+            if failure is None and len(batch.commands) < BATCH_SIZE_ALONE:
+                failure = await self._decide(batch, max(BATCH_SIZE_ALONE, len(self._queue) // 2))
         if failure is not None:
             await self._recover(batch, failure)
         elif batch.commands:
@@ -274,23 +276,17 @@ class Executor:
                 await held.append(new)
             return held.previous_head
 
-    def _are_current(self, stream_ids: Iterable[UUID]) -> bool:
+    def _are_current(self, looked_at: Mapping[UUID, tuple[int, int]]) -> bool:
         """Whether these were seen since anybody but us has appended, as far as we know."""
-        known = map(self._repository.known, stream_ids)
-        return all(each is not None and each.as_of >= self._alone_since for each in known)
+        return all(as_of >= self._alone_since for _, as_of in looked_at.values())
 
-    async def _require_current(self, stream_ids: Iterable[UUID], held: LockedLog) -> None:
-        """StreamConflict if one of these is not what the log says."""
-        versions = {}
-        for stream_id in stream_ids:
-            loaded = self._repository.known(stream_id)
-            if loaded is None:
-                raise StreamConflict(f"stream {stream_id} left the cache before it was looked up")
-            versions[stream_id] = 0 if loaded.aggregate is None else loaded.aggregate.version
-        found = await held.load(versions, (), ())
+    async def _require_current(self, looked_at: Mapping[UUID, tuple[int, int]], held: LockedLog) -> None:
+        """StreamConflict if one of these is not what the log says: not what is in memory now, but what was seen."""
+        found = await held.load({stream_id: version for stream_id, (version, _) in looked_at.items()}, (), ())
         if found.events:
             raise StreamConflict(f"stream {found.events[0].stream_id} has changed")
-        self._repository.learn(versions, found, held.previous_head)
+        kept = {each: 0 for each in looked_at if self._repository.known(each) is not None}
+        self._repository.learn(kept, found, held.previous_head)
 
     async def _process_locked(self, commands: list[Waiting]) -> None:
         """Decide and append while the log's head is held: nothing can change meanwhile."""

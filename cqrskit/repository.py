@@ -60,7 +60,7 @@ class Repository:
         self.now: datetime = datetime.now(UTC)
         self.conflicting_field: str | None = None
         self.pending = PendingEvents()
-        self.touched: list[UUID] = []
+        self.touched: dict[UUID, tuple[int, int]] = {}
         self.required_as_of = 0
         self._registry = registry
         self._snapshots = snapshots
@@ -74,11 +74,12 @@ class Repository:
 
     def find(self, aggregate_class: type[A], aggregate_id: UUID) -> A | None:
         """The aggregate, or None if there is none of this class with this id."""
-        self.touched.append(aggregate_id)
         loaded = self._known.get(aggregate_id)
         if loaded is None or loaded.as_of < self.required_as_of:
             raise MissingAggregate(aggregate_id)
         aggregate = loaded.aggregate
+        if aggregate_id not in self.touched:
+            self.touched[aggregate_id] = (0 if aggregate is None else aggregate.__dict__["_version"], loaded.as_of)
         return aggregate if isinstance(aggregate, aggregate_class) else None
 
     def get(self, aggregate_class: type[A], aggregate_id: UUID) -> A:
@@ -93,10 +94,12 @@ class Repository:
 
         The arguments after the id are those of the class. AggregateExists if the id is taken, by whatever class.
         """
-        self.touched.append(aggregate_id)
         loaded = self._known.get(aggregate_id)
         if loaded is None or loaded.as_of < self.required_as_of:
             raise MissingAggregate(aggregate_id)
+        if aggregate_id not in self.touched:
+            existing = loaded.aggregate
+            self.touched[aggregate_id] = (0 if existing is None else existing.__dict__["_version"], loaded.as_of)
         if loaded.aggregate is not None:
             raise AggregateExists(getattr(aggregate_class, "__name__", "aggregate"), aggregate_id)
         aggregate = make_aggregate(aggregate_class, aggregate_id, *values, **named)

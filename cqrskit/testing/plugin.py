@@ -7,9 +7,18 @@ from uuid import uuid4
 
 import pytest
 
+from cqrskit.testing.restartable_postgres import RestartablePostgres
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 
-__all__ = ["elasticsearch_server", "elasticsearch_url", "index_prefix", "postgres_dsn", "postgres_server"]
+__all__ = [
+    "elasticsearch_server",
+    "elasticsearch_url",
+    "index_prefix",
+    "postgres_dsn",
+    "postgres_server",
+    "restartable_postgres",
+    "restartable_postgres_dsn",
+]
 
 WITHOUT_ELASTICSEARCH = "CQRSKIT_TEST_WITHOUT_ELASTICSEARCH"
 
@@ -47,6 +56,24 @@ def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
     url = postgres_server.create_database()
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def restartable_postgres() -> Iterator[RestartablePostgres]:
+    """A Postgres for this session that tests may stop, kill and start again; see `restartable_postgres_dsn`."""
+    server = RestartablePostgres().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def restartable_postgres_dsn(restartable_postgres: RestartablePostgres) -> Iterator[str]:
+    """URL of an own, migrated, empty database on it. It runs at the test's begin, whatever the test before did."""
+    restartable_postgres.start_again()
+    url = restartable_postgres.create_database()
+    yield url
+    restartable_postgres.start_again()
+    restartable_postgres.drop_database(url)
 
 
 @pytest.fixture

@@ -50,6 +50,9 @@ class PostgresServer:
             Path(self._folder.name).chmod(0o755)
             self._embedded = EmbeddedPostgres(Path(self._folder.name)).start()
             self.url = self._embedded.url
+        return self._with_template()
+
+    def _with_template(self) -> Self:
         self._template = f"{TEMPLATE}_{uuid4().hex[:8]}"
         self._execute("CREATE DATABASE {}", self._template)
         migrate(self._url_of(self._template))
