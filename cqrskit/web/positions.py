@@ -1,11 +1,16 @@
 """Consistency over HTTP: the position that a reader brings back, and the one that a reply carries."""
 
-from typing import Annotated, TypeVar
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
 
-from litestar import Response
+from litestar import Litestar, Request, Response
 from litestar.di import NamedDependency
+from litestar.enums import MediaType
 from litestar.exceptions import ValidationException
 from litestar.params import HeaderParameter, QueryParameter
+from litestar.response.base import ASGIResponse
+from litestar.serialization import get_serializer
+from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED
 
 from cqrskit.application import Runtime
 
@@ -42,9 +47,47 @@ PositionInQuery = Annotated[
 ]
 
 
+class _Encoded(ASGIResponse):
+    """A JSON body with its headers, ready to be sent. Litestar's own response looks at each header several times."""
+
+    __slots__ = ("_headers",)
+
+    def __init__(self, body: bytes, status_code: int, headers: Mapping[str, str]) -> None:
+        self.background = None
+        self.body = body
+        self.is_head_response = False
+        self.status_code = status_code
+        self._headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()),
+        ]
+
+    def encode_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers as they are sent."""
+        return self._headers
+
+
+class _JSONReply(Response[T]):
+    """A response that takes a short way where nothing but a JSON body and headers is asked of it."""
+
+    def to_asgi_response(self, app: Litestar | None, request: Request[Any, Any, Any], **options: Any) -> ASGIResponse:
+        """What is sent; see Litestar's `Response`."""
+        asked = self.cookies or self.background or self.media_type or any(map(options.get, _NEEDS_THE_LONG_WAY))
+        status_code = self.status_code or options.get("status_code") or HTTP_200_OK
+        if asked or status_code in _WITHOUT_BODY or options.get("media_type") not in (None, MediaType.JSON):
+            return super().to_asgi_response(app, request, **options)
+        body = self.render(self.content, MediaType.JSON, get_serializer(options.get("type_encoders")))
+        return _Encoded(body, status_code, self.headers)
+
+
+_WITHOUT_BODY = (HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED)
+_NEEDS_THE_LONG_WAY = ("background", "cookies", "encoded_headers", "headers", "is_head_response")
+
+
 def at_position(content: T, position: int, status_code: int | None = None) -> Response[T]:
     """A reply that names its position in the ``Consistency-Position`` header; by default with the route's status."""
-    return Response(content, status_code=status_code, headers={CONSISTENCY_POSITION: str(position)})
+    return _JSONReply(content, status_code=status_code, headers={CONSISTENCY_POSITION: str(position)})
 
 
 class PositionGuard:

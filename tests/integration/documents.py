@@ -19,6 +19,7 @@ BLOCK = re.compile(
 FILE = re.compile(r"^# (?P<name>\w+\.py)(?P<more>, continued)?$")
 VOLATILE = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "..."),
+    (re.compile(r'"correlation_id":"[0-9a-f]{32}"'), '"correlation_id":"..."'),
     (re.compile(r"in \d+\.\d+s"), "in ..."),
 ]
 DEADLINE_SECONDS = 60

@@ -128,7 +128,7 @@ async def test_an_elasticsearch_that_is_down_is_said_at_the_start(postgres_dsn: 
         ("tests.integration.bnk:bank", "there is no module"),
         ("tests.integration.bank:bnak", "did you mean bank?"),
         ("tests.integration.bank:NOT_AN_APPLICATION", "is of type int"),
-        ("tests.integration.bank:at_position", "needs content, position"),
+        ("tests.integration.bank:command_reply", "needs content, result"),
         (BANK, "serve needs a Litestar app"),
     ],
 )
