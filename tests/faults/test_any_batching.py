@@ -19,7 +19,7 @@ from tests.faults.checking import head_of, read_log, replayed
 from tests.faults.told import Answer, Attempt, Told, submitting_to
 
 BATCH_SIZES = (1, 2, 5, 1_000)
-EXAMPLES = 60
+EXAMPLES = 150
 
 accounts = some.tuples(some.integers(0, 3), some.integers(0, 3))
 keys = some.none() | some.none() | some.sampled_from(["a", "b"])
