@@ -32,6 +32,7 @@ from cqrskit.errors import (
 from cqrskit.event_versions import upcasts
 from cqrskit.events import Metadata, RecordedEvent
 from cqrskit.executor import CommandResult, Executor
+from cqrskit.identifiers import new_id
 from cqrskit.projection import Projection, on
 from cqrskit.query import All, Any, Condition, Match, Not, Query, Range, Sort, Term, Terms
 from cqrskit.read_store import Page, Stored
@@ -89,6 +90,7 @@ __all__ = [
     "event",
     "handles",
     "load_settings",
+    "new_id",
     "on",
     "upcasts",
 ]

@@ -31,6 +31,7 @@ from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
+from cqrskit.retention import ReceiptPruner
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec
 from cqrskit.tasks import end_tasks
@@ -168,6 +169,12 @@ class Runtime:
         self._notifier = notifier
         self._listener = listener
         self._tasks: list[asyncio.Task[None]] = []
+        self._pruning: list[asyncio.Task[None]] = []
+        self.receipt_pruner = (
+            None
+            if settings.receipts_kept_days is None
+            else ReceiptPruner(event_store.prune_receipts, kept_days=settings.receipts_kept_days)
+        )
         self.executor = Executor(
             event_store,
             application.registry,
@@ -188,6 +195,8 @@ class Runtime:
             _collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
             await self._notifier.start()
             await self.executor.start()
+            if self.receipt_pruner is not None:
+                self._pruning = [asyncio.create_task(self.receipt_pruner.run(), name="cqrskit-receipts")]
         for name in names:
             await self.project(self.application.projection_named(name))
         if names:
@@ -217,7 +226,7 @@ class Runtime:
     async def close(self) -> None:
         """Finish the accepted commands, then stop the projections."""
         await self.executor.stop()
-        await end_tasks(self._tasks)
+        await end_tasks([*self._tasks, *self._pruning])
         await self._listener.stop()
         await self._notifier.stop()
 

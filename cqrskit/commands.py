@@ -26,8 +26,8 @@ class Command(msgspec.Struct, metaclass=FrozenStructMeta, frozen=True, forbid_un
     def idempotency_key(self) -> str | None:
         """Under which key this command takes effect once and has one reply for ever; None: it may repeat.
 
-        Override it where the content says so, as ``f"transfer:{self.transfer_id}"``. Callers may give a key of
-        their own to `Executor.execute`, which then counts in its place.
+        Override it where the content says so, as ``f"transfer:{self.transfer_id}"``. Callers may give another key
+        to `Executor.execute`; then both count.
         """
         return None
 
@@ -100,6 +100,7 @@ def _reply_type(handler: Handler, name: str) -> Any:
     """The annotated reply, which must be something that can be remembered as JSON under an idempotency key."""
     try:
         reply_type = get_type_hints(handler).get("return", Any)
+        reply_type = Any if reply_type is object else reply_type
         msgspec.json.schema(reply_type)
     except (TypeError, NameError) as error:
         raise DefinitionError(

@@ -16,7 +16,14 @@ import structlog
 
 from cqrskit.aggregate import ProbeStopped, decision_time
 from cqrskit.commands import HandlerRegistry, uuids_of
-from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected, StreamConflict
+from cqrskit.errors import (
+    CommandFailed,
+    CqrskitError,
+    IdempotencyConflict,
+    Rejected,
+    StreamConflict,
+    remembered_refusal,
+)
 from cqrskit.event_store import LogReader, NewBatch, Snapshot
 from cqrskit.events import EventRegistry, NewEvent
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
@@ -35,8 +42,8 @@ class Decision(msgspec.Struct):
     """What became of one command: its events, and its reply or its refusal.
 
     `touched` are the streams that it rests on, each with the version that was seen and the head at which that was
-    certainly current. `content` is that of a command with a key. `replay_of` is the receipt or the decision whose
-    outcome it gets.
+    certainly current. `content` and `outcome` are those of a command with a key, and `remembered_under` the keys for
+    which receipts are to be written. `replay_of` is the receipt or the decision whose outcome it gets.
     """
 
     waiting: Waiting
@@ -45,9 +52,10 @@ class Decision(msgspec.Struct):
     touched: dict[UUID, tuple[int, int]]
     reply: Any = None
     error: CqrskitError | None = None
+    outcome: bytes | None = None
     content: bytes | None = None
     replay_of: "Receipt | Decision | None" = None
-    remembered: bool = False
+    remembered_under: tuple[str, ...] = ()
     position: int | None = None
     place: int = 0
     result: Any = None
@@ -56,12 +64,16 @@ class Decision(msgspec.Struct):
         """What the caller is told when the batch is durable; `result` keeps it for duplicates of the command."""
         if isinstance(self.replay_of, Decision):
             first = self.replay_of.result
+            if isinstance(first, Rejected):
+                return remembered_refusal(first.code, str(first), first.details, first.position)
             return first if isinstance(first, CqrskitError) else CommandResult(first.reply, first.position, False, True)
-        if self.error is not None:
-            return self.error
-        if isinstance(self.replay_of, Receipt):
-            return CommandResult(self.reply, self.replay_of.position, False, True)
         position = previous_head + self.place if self.position is None else self.position
+        if self.error is not None:
+            if isinstance(self.error, Rejected) and self.remembered_under and self.replay_of is None:
+                self.error.position = position
+            return self.error
+        if self.replay_of is not None:
+            return CommandResult(self.reply, self.replay_of.position, False, True)
         return CommandResult(self.reply, position, bool(self.events))
 
 
@@ -142,7 +154,7 @@ class Decider:
             wanted: set[UUID] = set()
             for waiting in commands:
                 uuids_of(waiting.command, wanted)
-            keys = [each.key for each in commands if each.key is not None and batch.first_with(each.key) is None]
+            keys = [key for each in commands for key in each.keys if batch.first_with(key) is None]
             receipts = await self._load(batch, wanted, keys, reader, as_of)
             while len(batch.decisions) < len(batch.commands):
                 missing = await self._decide_until_miss(batch, receipts)
@@ -172,8 +184,8 @@ class Decider:
                 self._place_looking(decision, places)
             if decision.position is None:
                 decision.place = decision.place or place
-            if decision.remembered:
-                receipts.append(self._receipt_of(decision))
+            if decision.remembered_under:
+                receipts += self._receipts_of(decision)
         if batch.due_snapshots:
             batch.snapshots = self._repository.take_snapshots(batch.due_snapshots)
         batch.new = NewBatch(events, receipts)
@@ -190,16 +202,24 @@ class Decider:
         elif decision.touched and all(map(self._repository.known, decision.touched)):
             decision.position = max(map(self._repository.position_of, decision.touched))
 
-    def _receipt_of(self, decision: Decision) -> NewReceipt:
-        waiting = decision.waiting
-        assert waiting.key is not None
+    def _receipts_of(self, decision: Decision) -> list[NewReceipt]:
         assert decision.content is not None
-        outcome = (
-            self._codec.outcome_of_refusal(decision.error)
-            if isinstance(decision.error, Rejected)
-            else self._codec.outcome_of_reply(decision.reply)
-        )
-        return NewReceipt(waiting.key, decision.content, outcome, decision.position, decision.place, decision.now)
+        outcome, position, place = self._outcome_of(decision)
+        return [
+            NewReceipt(key, decision.content, outcome, position, place, decision.now)
+            for key in decision.remembered_under
+        ]
+
+    def _outcome_of(self, decision: Decision) -> tuple[bytes, int | None, int]:
+        """What is remembered of a decision, with its position, or with its place in the batch that is completed."""
+        first = decision.replay_of
+        if isinstance(first, Receipt):
+            return first.outcome, first.position, 0
+        if first is not None:
+            return self._outcome_of(first)
+        assert decision.outcome is not None
+        position = decision.position if decision.result is None else decision.result.position
+        return decision.outcome, position, decision.place
 
     # --- one command after another
 
@@ -207,47 +227,73 @@ class Decider:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
         commands = batch.commands[len(batch.decisions) :]
         for number, waiting in enumerate(commands, 1):
+            self._repository.touched = {}
             try:
                 decision = self._decide(batch, waiting, receipts)
             except MissingAggregate as miss:
+                self._undo_pending()
                 return {miss.stream_id, *self._probe(commands[number:])}
+            except Exception as unexpected:
+                self._undo_pending()
+                decision = self._failed(waiting, unexpected)
             batch.decisions.append(decision)
             if number % YIELD_EVERY_COMMANDS == 0:
                 await asyncio.sleep(0)
         return set()
 
+    def _failed(self, waiting: Waiting, unexpected: Exception) -> Decision:
+        """The handler raised what it should not, or what it decided cannot be stored: this command fails, alone."""
+        name = type(waiting.command).__name__
+        log.error("executor.handler_failed", command=name, exc_info=unexpected)
+        error = CommandFailed(name, f"{type(unexpected).__name__}: {unexpected}")
+        error.__cause__ = unexpected
+        return Decision(waiting, self._repository.now, [], self._repository.touched, error=error)
+
     def _decide(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
-        key = waiting.key
-        if key is None:
+        if not waiting.keys:
             return self._run(batch, waiting)
         content = self._codec.content_of(waiting.command)
-        first = batch.first_with(key)
-        receipt = receipts.get(key)
-        before = first.content if first is not None else None if receipt is None else receipt.command
-        if before is None:
-            decision = self._run(batch, waiting)
-            decision.content = content
-            decision.remembered = decision.error is None or isinstance(decision.error, Rejected)
-            if decision.remembered:
-                batch.keys[key] = decision
-            return decision
-        field = self._codec.differing_field(before, waiting.command, content)
-        if field is not None:
-            return self._refuse_key(batch, waiting, key, field)
+        first: Decision | Receipt | None = None
+        for key in waiting.keys:
+            known = batch.first_with(key) or receipts.get(key)
+            if known is None:
+                continue
+            before = known.command if isinstance(known, Receipt) else known.content
+            assert before is not None
+            field = self._codec.differing_field(before, waiting.command, content)
+            if field is not None:
+                return self._refuse_key(batch, waiting, key, field)
+            first = first or known
         if first is not None:
-            return Decision(waiting, self._repository.now, [], {}, replay_of=first)
-        assert receipt is not None
-        outcome = self._codec.outcome(receipt, type(waiting.command))
-        if isinstance(outcome, Rejected):
-            return Decision(waiting, self._repository.now, [], {}, error=outcome, replay_of=receipt)
-        return Decision(waiting, self._repository.now, [], {}, reply=outcome, replay_of=receipt)
+            new_keys = tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
+            return self._replay(batch, waiting, first, content, new_keys)
+        decision = self._run(batch, waiting)
+        if decision.outcome is not None:
+            decision.content = content
+            decision.remembered_under = waiting.keys
+            for key in waiting.keys:
+                batch.keys[key] = decision
+        return decision
+
+    def _replay(
+        self, batch: Batch, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
+    ) -> Decision:
+        """The outcome of then; a key of the command that is new is remembered with it from now on."""
+        decision = Decision(waiting, self._repository.now, [], {}, content=content, replay_of=first)
+        if isinstance(first, Receipt):
+            outcome = self._codec.outcome(first, type(waiting.command))
+            decision.error, decision.reply = (outcome, None) if isinstance(outcome, Rejected) else (None, outcome)
+        decision.remembered_under = new_keys
+        for key in new_keys:
+            batch.keys[key] = decision
+        return decision
 
     def _refuse_key(self, batch: Batch, waiting: Waiting, key: str, field: str) -> Decision:
         """The key belongs to another content; a handler that wants to see this may put another refusal first."""
         refusal: CqrskitError = IdempotencyConflict(key, field)
         touched: dict[UUID, tuple[int, int]] = {}
         handler = self._handlers.handler_of(waiting.command)
-        if vars(handler).get("sees_key_conflicts"):
+        if vars(handler).get("sees_key_conflicts") and key == waiting.keys[0]:
             self._repository.conflicting_field = field
             try:
                 decision = self._run(batch, waiting, undoing=True)
@@ -260,43 +306,38 @@ class Decider:
     def _run(self, batch: Batch, waiting: Waiting, *, undoing: bool = False) -> Decision:
         """Run the handler; with `undoing`, take back what it changed whatever comes of it."""
         repository = self._repository
-        touched: dict[UUID, tuple[int, int]] = {}
-        repository.touched = touched
+        touched = repository.touched
         command = waiting.command
-        reply: Any = None
-        error: CqrskitError | None = None
         try:
             reply = self._handlers.handler_of(command)(command, repository)
-        except MissingAggregate:
+        except Rejected as refusal:
             self._undo_pending()
-            raise
-        except Rejected as rejected:
-            error = rejected
-        except Exception as unexpected:
-            log.exception("executor.handler_failed", command=type(command).__name__)
-            error = CommandFailed(type(command).__name__, f"{type(unexpected).__name__}: {unexpected}")
-            error.__cause__ = unexpected
-        if undoing or error is not None:
+            outcome = self._codec.outcome_of_refusal(refusal) if waiting.keys else None
+            return Decision(waiting, repository.now, [], touched, error=refusal, outcome=outcome)
+        if undoing:
             self._undo_pending()
-            return Decision(waiting, repository.now, [], touched, None, error)
-        return Decision(waiting, repository.now, self._collect(batch, waiting.metadata), touched, reply)
+            return Decision(waiting, repository.now, [], touched)
+        outcome = self._codec.outcome_of_reply(reply) if waiting.keys else None
+        return Decision(waiting, repository.now, self._collect(batch, waiting.metadata), touched, reply, None, outcome)
 
     def _collect(self, batch: Batch, metadata: bytes) -> list[NewEvent]:
-        repository = self._repository
-        pending, now, decided = repository.pending, repository.now, batch.decided
+        """Take the handler's events into the batch; all of them are encoded first, since that may fail."""
+        pending, now, decided = self._repository.pending, self._repository.now, batch.decided
         encode, every = self._registry.encode, self._snapshot_every_events
         events: list[NewEvent] = []
         for _, triggered in pending:
             place = triggered.__dict__
-            stream_id = place["originator_id"]
+            data = encode(triggered)
             version = place["originator_version"]
-            events.append(NewEvent(stream_id, version, triggered.stored_name, encode(triggered), metadata, now))
+            events.append(NewEvent(place["originator_id"], version, triggered.stored_name, data, metadata, now))
+        for (_, triggered), event in zip(pending, events, strict=True):
+            stream_id = event.stream_id
             earlier = decided.get(stream_id)
             if earlier is None:
                 decided[stream_id] = [triggered]
             else:
                 earlier.append(triggered)
-            if version % every == 0:
+            if event.stream_version % every == 0:
                 batch.due_snapshots.add(stream_id)
         pending.clear()
         return events
@@ -312,6 +353,7 @@ class Decider:
         """Run handlers only to learn which aggregates they miss; they are stopped before they change one."""
         missing: set[UUID] = set()
         repository = self._repository
+        repository.touched = {}
         repository.pending.probing = True
         try:
             for waiting in rest:

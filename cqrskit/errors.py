@@ -129,9 +129,14 @@ class Rejected(CqrskitError):
 
     Subclass it in your application and set `code`, a stable word for machines. A rejected command changes
     nothing; `details` (JSON-able values) are shown to the caller.
+
+    The executor sets two more: `replayed`, if this is what the same command was refused with before under its
+    idempotency key; `position`, where the log stood when a refusal that is remembered was decided.
     """
 
     code: ClassVar[str] = "rejected"
+    replayed: bool = False
+    position: int | None = None
 
     def __init__(self, message: str, **details: object) -> None:
         super().__init__(message)
@@ -179,7 +184,7 @@ class IdempotencyConflict(Rejected):
         self.field = field
 
 
-def remembered_refusal(code: str, message: str, details: dict[str, object]) -> Rejected:
+def remembered_refusal(code: str, message: str, details: dict[str, object], position: int | None) -> Rejected:
     """The refusal that was given before, of the class that has this code (Rejected itself if none has it any more).
 
     It has the code, the message and the details of the first one; attributes that a subclass sets beside them are not
@@ -189,6 +194,8 @@ def remembered_refusal(code: str, message: str, details: dict[str, object]) -> R
     refusal = refusal_class.__new__(refusal_class)
     refusal.args = (message,)
     refusal.details = details
+    refusal.replayed = True
+    refusal.position = position
     if refusal_class.code != code:
         vars(refusal)["code"] = code
     return refusal

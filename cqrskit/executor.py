@@ -35,14 +35,14 @@ from cqrskit.events import EventRegistry, Metadata
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
-from cqrskit.submissions import CommandQueue, CommandResult, Waiting, usable_key
+from cqrskit.submissions import CommandQueue, CommandResult, Waiting, usable_keys
 from cqrskit.tasks import end_tasks, retry_delays
 
 __all__ = ["CommandResult", "Executor"]
 
 log = structlog.get_logger(__name__)
 
-BATCH_SIZE_ALONE = 64
+BATCH_SIZE_ALONE = 32
 """Of many commands that wait while nothing is being appended, half are decided first, so that their append and the
 decisions on the others go side by side; fewer than this are not worth it."""
 LOOK_SECONDS_MIN = 1.0
@@ -100,8 +100,8 @@ class Executor:
     ) -> CommandResult:
         """Decide one command and wait until its events are durable.
 
-        `key` is an idempotency key, in place of the command's own `idempotency_key`: under one key a command takes
-        effect once, and a retry gets the first reply or refusal. A command that is not decided within `timeout_seconds`
+        `key` is an idempotency key, beside the command's own `idempotency_key`: under one key a command takes effect
+        once, and a retry gets the first reply or refusal. A command that is not decided within `timeout_seconds`
         (default: the setting `command_timeout_seconds`) is given up.
 
         Raises Rejected (the domain refused it; IdempotencyConflict: the key belongs to another content), CommandFailed,
@@ -109,9 +109,9 @@ class Executor:
         After any of these but CommitUnknown nothing was changed.
         """
         self._handlers.handler_of(command)
-        wanted_key = usable_key(command, key)
+        wanted_keys = usable_keys(command, key)
         self._require_running()
-        result = await self._queue.submit(command, metadata, wanted_key, timeout_seconds)
+        result = await self._queue.submit(command, metadata, wanted_keys, timeout_seconds)
         if isinstance(result, CqrskitError):
             raise result
         return result
@@ -126,17 +126,15 @@ class Executor:
     ) -> list[CommandResult | CqrskitError]:
         """Decide commands in this order, each standing alone, and return their results in the same order.
 
-        `keys` has an idempotency key for each, or None where the command's own counts. Busy, ShuttingDown,
+        `keys` has an idempotency key for each, or None where only the command's own counts. Busy, ShuttingDown,
         UnknownCommand and InvalidIdempotencyKey are raised for all of them, before any is accepted.
         """
         for command in commands:
             self._handlers.handler_of(command)
         given = [None] * len(commands) if keys is None else keys
-        wanted_keys = [usable_key(command, key) for command, key in zip(commands, given, strict=True)]
+        wanted_keys = [usable_keys(command, key) for command, key in zip(commands, given, strict=True)]
         self._require_running()
-        if not commands:
-            return []
-        return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds)
+        return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds) if commands else []
 
     def _require_running(self) -> None:
         if self._stopping or not self._tasks:
@@ -156,17 +154,19 @@ class Executor:
             asyncio.create_task(self._snapshots.run(), name="cqrskit-snapshots"),
         ]
 
-    async def stop(self) -> None:
-        """Take no more commands, finish those accepted (up to `shutdown_timeout_seconds`), then return."""
+    def refuse_new(self) -> None:
+        """Take no more commands: callers are told ShuttingDown, what was accepted goes on."""
         self._stopping = True
         self._queue.wake.set()
-        if not self._tasks:
-            return
-        await asyncio.wait({self._tasks[0]}, timeout=self._settings.shutdown_timeout_seconds)
+
+    async def stop(self) -> None:
+        """Take no more commands, finish those accepted (up to `shutdown_timeout_seconds`), then return."""
+        self.refuse_new()
+        if self._tasks:
+            await asyncio.wait({self._tasks[0]}, timeout=self._settings.shutdown_timeout_seconds)
         await end_tasks(self._tasks)
         self._queue.refuse_all(ShuttingDown())
         await self._snapshots.save()
-        self._tasks = []
 
     # --- the loop
 
@@ -198,10 +198,11 @@ class Executor:
         room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
         failure = await self._decide(batch, room)
         while appending is not None and not appending.done and failure is None:
-            self._queue.wake.clear()
-            if len(batch.commands) >= self._settings.batch_size_max or not self._queue:
+            if self._queue and len(batch.commands) < self._settings.batch_size_max:
+                failure = await self._decide(batch)
+            else:
+                self._queue.wake.clear()
                 await self._queue.wake.wait()
-            failure = await self._decide(batch)
         if appending is not None:
             if not appending.done and appending.appending is not None:
                 await asyncio.wait({appending.appending})
@@ -210,7 +211,8 @@ class Executor:
                 self._queue.put_back(self._undo(batch))
                 await self._recover(appending, appending.failure)
                 return
-            failure = failure or await self._decide(batch)
+            if failure is None and len(batch.commands) < BATCH_SIZE_ALONE:
+                failure = await self._decide(batch, max(BATCH_SIZE_ALONE, len(self._queue) // 2))
         if failure is not None:
             await self._recover(batch, failure)
         elif batch.commands:

@@ -21,6 +21,9 @@ CONTENT_BYTES_MAX = 1_024
 FIELD_BYTES_MAX = 64
 
 
+encode_reply = msgspec.json.Encoder().encode
+
+
 class Receipt(msgspec.Struct, frozen=True, gc=False):
     """One kept receipt. `command` and `outcome` are UTF-8 JSON; `position` is that of the first reply."""
 
@@ -100,7 +103,7 @@ class ReceiptCodec:
 
     def outcome_of_reply(self, reply: object) -> bytes:
         """The outcome of a command that was accepted."""
-        return b'{"reply":' + self._encode(reply) + b"}"
+        return b'{"reply":' + encode_reply(reply) + b"}"
 
     def outcome_of_refusal(self, refusal: Rejected) -> bytes:
         """The outcome of a command that was refused."""
@@ -110,7 +113,8 @@ class ReceiptCodec:
         """The first reply, as its handler's annotation says, or the first refusal (a `Rejected`)."""
         kept = self._outcomes.decode(receipt.outcome)
         if kept.refused is not None:
-            return remembered_refusal(kept.refused.code, kept.refused.message, kept.refused.details)
+            refused = kept.refused
+            return remembered_refusal(refused.code, refused.message, refused.details, receipt.position)
         return self._replies[command_class].decode(kept.reply)
 
 

@@ -70,14 +70,23 @@ class SnapshotCodec:
         if shape is None or not shape.usable:
             return None
         state = {name: value for name, value in vars(aggregate).items() if name not in OWN_ATTRIBUTES}
-        if state.keys() != shape.names:
-            shape.usable = False
-            log.warning(
-                "snapshots.impossible",
-                aggregate=type(aggregate).__name__,
-                reason=f"not annotated, or not set: {', '.join(sorted(state.keys() ^ shape.names))}",
-            )
-            return None
+        try:
+            snapshot = self._snapshot_of(aggregate, state, shape, position)
+            restored = vars(self.restore(snapshot))
+            unlike = [name for name, value in state.items() if restored[name] != value]
+            reason = f"these come back from JSON otherwise: {', '.join(unlike)}" if unlike else ""
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        if not reason:
+            return snapshot
+        shape.usable = False
+        log.warning("snapshots.impossible", aggregate=type(aggregate).__name__, reason=reason)
+        return None
+
+    def _snapshot_of(self, aggregate: Aggregate, state: dict[str, Any], shape: _Shape, position: int) -> Snapshot:
+        not_both = ", ".join(sorted(state.keys() ^ shape.names))
+        if not_both:
+            raise TypeError(f"not annotated, or not set: {not_both}")
         place = _Place(aggregate.created_on, aggregate.modified_on)
         encoded = self._encode({"place": place, "state": state})
         return Snapshot(aggregate.id, aggregate.version, position, shape.fingerprint, encoded)

@@ -12,7 +12,7 @@ from cqrskit.commands import Command
 from cqrskit.errors import Busy, CqrskitError, DeadlineExceeded, InvalidIdempotencyKey
 from cqrskit.events import Metadata
 
-__all__ = ["CommandQueue", "CommandResult", "SingleSubmission", "Submission", "Waiting", "usable_key"]
+__all__ = ["CommandQueue", "CommandResult", "SingleSubmission", "Submission", "Waiting", "usable_keys"]
 
 RETRY_AFTER_SECONDS = 0.5
 LOOK_FOR_DEADLINES_SECONDS = 0.25
@@ -68,11 +68,14 @@ class SingleSubmission:
 
 
 class Waiting(msgspec.Struct, gc=False):
-    """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of."""
+    """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of.
+
+    `keys` are its idempotency keys: the command's own, the one given for it, both, or none.
+    """
 
     command: Command
     metadata: bytes
-    key: str | None
+    keys: tuple[str, ...]
     deadline: float
     timeout_seconds: float
     submission: Any
@@ -100,7 +103,7 @@ class CommandQueue:
         return len(self._waiting)
 
     def submit(
-        self, command: Command, metadata: Metadata | None, key: str | None, timeout_seconds: float | None
+        self, command: Command, metadata: Metadata | None, keys: tuple[str, ...], timeout_seconds: float | None
     ) -> "asyncio.Future[CommandResult | CqrskitError]":
         """Take this command, or raise Busy; the future gives its result."""
         self._require_room(1)
@@ -109,7 +112,7 @@ class CommandQueue:
         encoded = _encode_metadata(metadata, type(command))
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = loop.time() + wait_seconds
-        self._waiting.append(Waiting(command, encoded, key, deadline, wait_seconds, submission, 0))
+        self._waiting.append(Waiting(command, encoded, keys, deadline, wait_seconds, submission, 0))
         self.wake.set()
         return submission.future
 
@@ -117,7 +120,7 @@ class CommandQueue:
         self,
         commands: Sequence[Command],
         metadata: Metadata | None,
-        keys: Sequence[str | None],
+        keys: Sequence[tuple[str, ...]],
         timeout_seconds: float | None,
     ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
         """Take all of these commands, or raise Busy; the future gives their results."""
@@ -177,12 +180,19 @@ def _give_up(waiting: Waiting) -> None:
     waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
 
 
-def usable_key(command: Command, given: str | None) -> str | None:
-    """A command's idempotency key: the one given for it, or its own. Raises InvalidIdempotencyKey."""
-    key = command.idempotency_key() if given is None else given
-    if key is not None and not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
-        raise InvalidIdempotencyKey(key)
-    return key
+def usable_keys(command: Command, given: str | None) -> tuple[str, ...]:
+    """A command's idempotency keys: its own, then the one given for it. Raises InvalidIdempotencyKey."""
+    own = command.idempotency_key()
+    if own is None:
+        if given is None:
+            return ()
+        keys: tuple[str, ...] = (given,)
+    else:
+        keys = (own,) if given is None or given == own else (own, given)
+    for key in keys:
+        if not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
+            raise InvalidIdempotencyKey(key)
+    return keys
 
 
 def _encode_metadata(metadata: Metadata | None, command_class: type[Command]) -> bytes:

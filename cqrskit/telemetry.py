@@ -20,6 +20,8 @@ LOG_EVENTS = {
     "projector.stopped": "a projection cannot go on until somebody corrects what the reason names",
     "projector.waits_for_server": "a projection tries again because a server does not answer",
     "read_models.postgres": "no Elasticsearch is configured, so read models live in Postgres",
+    "receipts.not_pruned": "receipts that are too old could not be deleted; it is tried again in an hour",
+    "receipts.pruned": "receipts that are older than CQRSKIT_RECEIPTS_KEPT_DAYS were deleted",
     "request.failed": "an HTTP request ended in an unexpected error",
     "request.server_unavailable": "an HTTP request could not be answered because a server does not answer",
     "snapshots.impossible": "an aggregate has attributes that are not annotated, so its class has no snapshots",

@@ -9,8 +9,8 @@ from litestar import Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from cqrskit import All, Executor, Match, Query, Range, Reader, Sort, Term
-from cqrskit.web import MinPosition, problem_statuses
+from cqrskit import All, Match, Query, Range, Reader, Sort, Term
+from cqrskit.web import Commands, MinPosition, problem_statuses
 from example_ledger.accounts import OpenAccount
 from example_ledger.money import AccountType
 from example_ledger.read_models import Accounts, StatementLines
@@ -24,7 +24,7 @@ from example_ledger.replies import (
     LineItem,
     OpeningReply,
     Statement,
-    command_reply,
+    creation_reply,
 )
 
 __all__ = ["ACCOUNT_ROUTES"]
@@ -33,10 +33,10 @@ AccountSort = Literal["name", "-name", "balance", "-balance", "opened_at", "-ope
 
 
 @post("/accounts")
-async def open_account(data: JSONBody[OpenAccount], executor: NamedDependency[Executor]) -> Response[OpeningReply]:
+async def open_account(data: JSONBody[OpenAccount], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
     """Open an account. The same request again gives the first reply."""
-    result = await executor.execute(data)
-    return command_reply(OpeningReply(data.account_id, result.position), result)
+    result = await commands.execute(data)
+    return creation_reply(OpeningReply(data.account_id, result.position), result)
 
 
 @get("/accounts/{account_id:uuid}", opt=problem_statuses(account_not_found=404))

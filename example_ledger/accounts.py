@@ -2,11 +2,11 @@
 
 from datetime import datetime
 from typing import Annotated
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
-from cqrskit import Aggregate, AggregateExists, Command, Repository, event, handles
+from cqrskit import Aggregate, AggregateExists, Command, Repository, event, handles, new_id
 from example_ledger.money import AMOUNT_MAX, AccountType, Currency, Direction, available_of, balance_of, is_debit_normal
 from example_ledger.refusals import AmountOverflow, InsufficientFunds
 
@@ -139,7 +139,7 @@ class Account(Aggregate):
 class OpenAccount(Command):
     """Open an account. Without an `overdraft_limit` of its own it may not be overdrawn; null: without limit."""
 
-    account_id: UUID = msgspec.field(default_factory=uuid4)
+    account_id: UUID = msgspec.field(default_factory=new_id)
     name: Name
     type: AccountType
     currency: Currency

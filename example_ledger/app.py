@@ -3,7 +3,7 @@
 from litestar import Litestar
 
 from cqrskit import Settings
-from cqrskit.web import CqrskitPlugin, only_known_parameters
+from cqrskit.web import CqrskitPlugin
 from example_ledger.account_routes import ACCOUNT_ROUTES
 from example_ledger.application import ledger
 from example_ledger.transfer_routes import TRANSFER_ROUTES
@@ -13,5 +13,5 @@ __all__ = ["create_app"]
 
 def create_app(settings: Settings | None = None) -> Litestar:
     """The Litestar app with all routes and projections; without settings, those of the environment (``CQRSKIT_*``)."""
-    plugin = CqrskitPlugin(ledger, settings, statuses={"transfer_conflict": 409})
-    return Litestar([*ACCOUNT_ROUTES, *TRANSFER_ROUTES], plugins=[plugin], guards=[only_known_parameters])
+    plugin = CqrskitPlugin(ledger, settings, statuses={"transfer_conflict": 409}, only_known_parameters=True)
+    return Litestar([*ACCOUNT_ROUTES, *TRANSFER_ROUTES], plugins=[plugin])

@@ -9,7 +9,7 @@ from litestar import Response
 from litestar.params import QueryParameter
 
 from cqrskit import CommandResult
-from cqrskit.web import at_position
+from cqrskit.web import command_reply
 from example_ledger.money import AccountType, Currency, Direction
 from example_ledger.read_models import Leg, SideTotals
 
@@ -30,24 +30,21 @@ __all__ = [
     "TransferList",
     "TransferReply",
     "TrialReply",
-    "command_reply",
+    "creation_reply",
 ]
 
 T = TypeVar("T")
-
-IDEMPOTENT_REPLAY = "Idempotent-Replay"
 
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="rows on this page")]
 Cursor = Annotated[str | None, QueryParameter(description="the `next` of the page before")]
 
 
-def command_reply(content: T, result: CommandResult) -> Response[T]:
-    """201 for something new; 200 with ``Idempotent-Replay: true`` for a retry, whose body is the first reply's."""
-    replayed = not result.appended
-    response = at_position(content, result.position, 200 if replayed else 201)
-    if replayed:
-        response.headers[IDEMPOTENT_REPLAY] = "true"
-    return response
+def creation_reply(content: T, result: CommandResult) -> Response[T]:
+    """201 for something new; 200 with ``Idempotent-Replay: true`` for a retry, whose body is the first reply's.
+
+    Where receipts are kept for a while only, a handler recognises a later retry by its id, and then appends nothing.
+    """
+    return command_reply(content, msgspec.structs.replace(result, replayed=not result.appended))
 
 
 class OpeningReply(msgspec.Struct):

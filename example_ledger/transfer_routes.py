@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated, Literal
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
@@ -11,11 +11,10 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from cqrskit import (
     All,
+    CommandResult,
     Condition,
     CqrskitError,
-    Executor,
     Match,
-    Metadata,
     Query,
     Range,
     Reader,
@@ -24,7 +23,7 @@ from cqrskit import (
     Sort,
     Term,
 )
-from cqrskit.web import MinPosition, at_position, problem_statuses
+from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses
 from example_ledger.account_routes import effective_between, sort_of
 from example_ledger.money import AMOUNT_MAX
 from example_ledger.read_models import Transfers, TrialBalance, TrialBalances
@@ -40,7 +39,7 @@ from example_ledger.replies import (
     TransferList,
     TransferReply,
     TrialReply,
-    command_reply,
+    creation_reply,
 )
 from example_ledger.transfers import BATCH_SIZE_MAX, PostBatch, PostTransfer
 
@@ -58,53 +57,58 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @post("/transfers")
-async def post_transfer(data: JSONBody[PostTransfer], executor: NamedDependency[Executor]) -> Response[PostingReply]:
-    """Move money. The transfer id makes a retry safe: it gives the first reply."""
-    result = await executor.execute(data)
-    return command_reply(PostingReply(data.transfer_id, "posted", result.position), result)
+async def post_transfer(data: JSONBody[PostTransfer], commands: NamedDependency[Commands]) -> Response[PostingReply]:
+    """Move money. The transfer id makes a retry safe: it gives the first reply. So does an Idempotency-Key."""
+    result = await commands.execute(data)
+    return creation_reply(PostingReply(data.transfer_id, "posted", result.position), result)
 
 
 @post("/transfers/batch", status_code=200)
 async def post_batch(
-    data: JSONBody[BatchBody], executor: NamedDependency[Executor], runtime: NamedDependency[Runtime]
+    data: JSONBody[BatchBody], commands: NamedDependency[Commands], runtime: NamedDependency[Runtime]
 ) -> Response[BatchReply]:
-    """Post up to 8,192 transfers in one request; their events share a correlation id."""
-    metadata = Metadata(correlation_id=uuid4().hex)
+    """Post up to 8,192 transfers in one request; their events share the request's correlation id.
+
+    An Idempotency-Key is the atomic batch's as a whole. In an independent one each transfer stands under its own id,
+    and beside it under a key made from the request's and from its place.
+    """
     if data.mode == "atomic":
-        position, results = await _post_atomically(data.transfers, executor, metadata)
+        outcome, results = await _post_atomically(data.transfers, commands)
     else:
-        position, results = await _post_independently(data.transfers, executor, metadata)
-    if position is None:
-        position = await runtime.event_store.head()
-    return at_position(BatchReply(position, results), position)
+        outcome, results = await _post_independently(data.transfers, commands)
+    position = outcome.position or await runtime.event_store.head()
+    return command_reply(BatchReply(position, results), msgspec.structs.replace(outcome, position=position))
 
 
 async def _post_atomically(
-    transfers: list[PostTransfer], executor: Executor, metadata: Metadata
-) -> tuple[int | None, list[BatchResult]]:
+    transfers: list[PostTransfer], commands: Commands
+) -> tuple[CommandResult, list[BatchResult]]:
     try:
-        result = await executor.execute(PostBatch(transfers=tuple(transfers)), metadata)
+        result = await commands.execute(PostBatch(transfers=tuple(transfers)))
     except BatchAborted as aborted:
         results = [BatchResult(each.transfer_id, "rejected", BatchAborted.code) for each in transfers]
-        results[aborted.place].code = aborted.refusal.code
-        return None, results
-    return result.position, [BatchResult(each.transfer_id, "posted") for each in transfers]
+        results[int(str(aborted.details["place"]))].code = str(aborted.details["code"])
+        return CommandResult(None, aborted.position or 0, appended=False, replayed=aborted.replayed), results
+    return result, [BatchResult(each.transfer_id, "posted") for each in transfers]
 
 
 async def _post_independently(
-    transfers: list[PostTransfer], executor: Executor, metadata: Metadata
-) -> tuple[int | None, list[BatchResult]]:
-    position: int | None = None
+    transfers: list[PostTransfer], commands: Commands
+) -> tuple[CommandResult, list[BatchResult]]:
+    """The results, and what they come to: the last position of all, a replay if each is one."""
+    position = 0
+    replayed = True
     results = []
-    for transfer, result in zip(transfers, await executor.execute_many(transfers, metadata), strict=True):
+    for transfer, result in zip(transfers, await commands.execute_many(transfers), strict=True):
         if isinstance(result, Rejected):
             results.append(BatchResult(transfer.transfer_id, "rejected", result.code))
         elif isinstance(result, CqrskitError):
             raise result
         else:
-            position = max(position or 0, result.position)
             results.append(BatchResult(transfer.transfer_id, "posted"))
-    return position, results
+        position = max(position, result.position or 0)
+        replayed = replayed and result.replayed
+    return CommandResult(None, position, appended=not replayed, replayed=replayed), results
 
 
 @get("/transfers/{transfer_id:uuid}", opt=problem_statuses(transfer_not_found=404))

@@ -2,11 +2,11 @@
 
 from datetime import UTC, datetime
 from typing import Annotated
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
-from cqrskit import Aggregate, Command, Rejected, Repository, event, handles
+from cqrskit import Aggregate, Command, Rejected, Repository, event, handles, new_id
 from example_ledger.accounts import WITHOUT_NUL, Account, Metadata
 from example_ledger.money import AMOUNT_MAX, Currency, Direction
 from example_ledger.refusals import (
@@ -94,7 +94,7 @@ class Transfer(Aggregate):
 class PostTransfer(Command):
     """Move money at once. The id is the transfer's idempotency key, for ever."""
 
-    transfer_id: UUID = msgspec.field(default_factory=uuid4)
+    transfer_id: UUID = msgspec.field(default_factory=new_id)
     debit_account_id: UUID
     credit_account_id: UUID
     amount: int

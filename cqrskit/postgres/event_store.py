@@ -124,6 +124,12 @@ class PostgresEventStore:
         }
         await self._with_connection(lambda connection: connection.execute(statement("save_snapshots"), values))
 
+    async def prune_receipts(self, before: datetime, count_max: int) -> int:
+        """Delete at most so many receipts that were recorded before a moment; how many those were."""
+        values = {"before": before, "count": count_max}
+        cursor = await self._with_connection(lambda connection: connection.execute(statement("prune_receipts"), values))
+        return cursor.rowcount
+
     async def head(self) -> int:
         """Position of the last committed event."""
         return await self._with_connection(_read_head)

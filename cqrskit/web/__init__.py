@@ -5,15 +5,15 @@
     from litestar import Litestar, Response, get, post
     from litestar.di import NamedDependency
     from litestar.params import FromPath, JSONBody
-    from cqrskit import Executor, Reader
-    from cqrskit.web import CqrskitPlugin, MinPosition, at_position
+    from cqrskit import Reader
+    from cqrskit.web import Commands, CqrskitPlugin, MinPosition, command_reply
 
     @post("/accounts/{account_id:uuid}/credit")
     async def credit(
-        account_id: FromPath[UUID], data: JSONBody[CreditBody], executor: NamedDependency[Executor]
+        account_id: FromPath[UUID], data: JSONBody[CreditBody], commands: NamedDependency[Commands]
     ) -> Response[Credited]:
-        result = await executor.execute(Credit(account_id=account_id, amount=data.amount))
-        return at_position(Credited(account_id, result.position), result.position)
+        result = await commands.execute(Credit(account_id=account_id, amount=data.amount))
+        return command_reply(Credited(account_id, result.position), result)
 
     @get("/accounts/{account_id:uuid}")
     async def show(
@@ -24,21 +24,24 @@
 
     app = Litestar([credit, show], plugins=[CqrskitPlugin(bank, statuses={"transfer_conflict": 409})])
 
-What handlers may ask for, by parameter name: ``executor``, ``reader`` and ``runtime`` as above, and
+What handlers may ask for, by parameter name: ``commands``, ``reader`` and ``runtime`` as above, and
 ``min_position: MinPosition`` (the larger of the ``Consistency-Position`` header and the ``min_position`` query
 parameter, None if neither was sent).
 
-- ``at_position(content, position, status_code=None)`` is a Response that carries the ``Consistency-Position`` header.
+- ``commands`` gives commands in the name of the request: with its ``Idempotency-Key``, and with where it comes from
+  (``X-Correlation-ID``, ``X-Causation-ID``, ``traceparent``, the plugin's `actor`) in every event's metadata.
+- ``command_reply(content, result, status_code=None)`` is a Response that carries the ``Consistency-Position`` header,
+  and for a retry ``Idempotent-Replay: true``; ``at_position(content, position, status_code=None)`` has only the first.
 - Errors become ``application/problem+json``; a `Rejected` is 422 unless `statuses` or the route says otherwise:
   ``@get("/accounts/{id:uuid}", opt=problem_statuses(account_not_found=404))``.
-- The guard `only_known_parameters` refuses query parameters that no route declares.
+- ``CqrskitPlugin(..., only_known_parameters=True)`` refuses query parameters that no route declares.
 - ``/health/live``, ``/health/ready`` and OpenAPI under ``/schema`` come with the plugin.
 - ``plugin.runtime`` is the `Runtime` while the app runs.
 - ``await serve(app, settings, stop=event, on_listening=callback)`` runs the app under uvicorn until `stop` is set;
   `cqrskit.cli.running.serve_application` is the same with signals and exit codes.
 """
 
-from cqrskit.web.parameters import only_known_parameters
+from cqrskit.web.commands import Commands, command_reply
 from cqrskit.web.plugin import CqrskitPlugin, plugin_of
 from cqrskit.web.positions import CONSISTENCY_POSITION, MinPosition, at_position
 from cqrskit.web.problems import Problem, problem_statuses
@@ -46,11 +49,12 @@ from cqrskit.web.server import serve
 
 __all__ = [
     "CONSISTENCY_POSITION",
+    "Commands",
     "CqrskitPlugin",
     "MinPosition",
     "Problem",
     "at_position",
-    "only_known_parameters",
+    "command_reply",
     "plugin_of",
     "problem_statuses",
     "serve",

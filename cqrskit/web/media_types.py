@@ -1,12 +1,11 @@
 """Refuses bodies that are not of the media type that the route reads."""
 
-from litestar.datastructures import Headers
-from litestar.enums import RequestEncodingType, ScopeType
+from litestar.enums import RequestEncodingType
 from litestar.exceptions import HTTPException
 from litestar.params import BodyKwarg
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import Scope
 
-__all__ = ["UnsupportedMediaType", "refuse_other_media_types"]
+__all__ = ["UnsupportedMediaType", "require_media_type"]
 
 
 class UnsupportedMediaType(HTTPException):
@@ -15,20 +14,14 @@ class UnsupportedMediaType(HTTPException):
     status_code = 415
 
 
-def refuse_other_media_types(app: ASGIApp) -> ASGIApp:
-    """ASGI middleware: 415 when a route that reads JSON is sent something that says it is not JSON.
+def require_media_type(scope: Scope, sent: bytes) -> None:
+    """Raise UnsupportedMediaType when a route that reads JSON is sent something that says it is not JSON.
 
     A body without a Content-Type is taken for JSON, so that a bare ``curl -d`` needs a header but a test does not.
     """
-
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP:
-            sent = Headers.from_scope(scope).get("content-type")
-            if sent is not None and not _is_json(sent) and _reads_json(scope):
-                raise UnsupportedMediaType(detail=f"the body must be application/json, not {sent.partition(';')[0]}")
-        await app(scope, receive, send)
-
-    return middleware
+    if sent != b"application/json" and not _is_json(sent.decode("latin-1")) and _reads_json(scope):
+        media_type = sent.decode("latin-1").partition(";")[0]
+        raise UnsupportedMediaType(detail=f"the body must be application/json, not {media_type}")
 
 
 def _is_json(content_type: str) -> bool:

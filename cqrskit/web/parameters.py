@@ -1,30 +1,29 @@
 """Query parameters: those that a route does not know are refused, since a misspelt filter would find too much."""
 
 import difflib
-from typing import Any
+from urllib.parse import parse_qsl
 
-from litestar.connection import ASGIConnection
 from litestar.exceptions import ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
+from litestar.types import Scope
 
-__all__ = ["only_known_parameters"]
+__all__ = ["require_known_parameters"]
 
 _known: dict[BaseRouteHandler, frozenset[str]] = {}
 
 
-def only_known_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """A guard, ``Litestar(..., guards=[only_known_parameters])``: 400 for query parameters that nothing declares.
+def require_known_parameters(scope: Scope) -> None:
+    """Raise ValidationException (400) for query parameters that nothing declares.
 
-    It knows those that are annotated with `QueryParameter` (or ``FromQuery``), in the handler and in what it depends
+    Known are those that are annotated with `QueryParameter` (or ``FromQuery``), in the handler and in what it depends
     on, such as `min_position`.
     """
-    sent = connection.query_params.keys()
-    if not sent:
-        return
+    handler = scope["route_handler"]
     known = _known.get(handler)
     if known is None:
         known = _known[handler] = frozenset(_declared_by(handler))
+    sent = (name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
     unknown = [name for name in dict.fromkeys(sent) if name not in known]
     if unknown:
         raise ValidationException(

@@ -13,16 +13,17 @@ from litestar.logging import LoggingConfig
 from litestar.logging.config import BaseLoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.plugins import InitPlugin
+from litestar.types import ASGIApp
 
 from cqrskit.application import Application, Runtime
 from cqrskit.consistency import Reader
 from cqrskit.errors import ConfigurationError, CqrskitError
-from cqrskit.executor import Executor
 from cqrskit.settings import Settings, load_settings
+from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
-from cqrskit.web.media_types import refuse_other_media_types
 from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
 from cqrskit.web.problems import Problems
+from cqrskit.web.requests import current_request, in_context
 from cqrskit.web.strict_json import StrictRequest
 
 __all__ = ["CqrskitPlugin", "plugin_of"]
@@ -35,6 +36,8 @@ class CqrskitPlugin(InitPlugin):
 
     `settings` are read from the environment when not given. `projections` names those that run in this process:
     ``"all"`` or their names (none: ``()``). `statuses` maps codes of refusals to HTTP statuses, in place of 422.
+    `only_known_parameters` refuses query parameters that no route declares. `actor` says who sends a request, for the
+    metadata of events.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class CqrskitPlugin(InitPlugin):
         *,
         projections: Literal["all"] | Iterable[str] = "all",
         statuses: Mapping[str, int] | None = None,
+        only_known_parameters: bool = False,
+        actor: Actor | None = None,
     ) -> None:
         """Raises ConfigurationError for wrong settings or a projection that does not exist."""
         self.application = application
@@ -57,7 +62,10 @@ class CqrskitPlugin(InitPlugin):
             application.projection_named(name)
         self._problems = Problems(statuses or {}, body_size_max_bytes=self.settings.body_size_max_bytes)
         self._guard = PositionGuard()
+        self._only_known_parameters = only_known_parameters
+        self._actor = actor
         self._runtime: Runtime | None = None
+        self._draining = False
 
     @property
     def runtime(self) -> Runtime:
@@ -67,6 +75,15 @@ class CqrskitPlugin(InitPlugin):
                 f"application {self.application.name!r} is not open: its Litestar app runs no lifespan yet"
             )
         return self._runtime
+
+    def begin_drain(self) -> None:
+        """Take no new commands (they are told `shutting_down`), and let each reply from now on end its connection.
+
+        The server calls this when it stops; what was accepted is finished.
+        """
+        self._draining = True
+        if self._runtime is not None:
+            self._runtime.executor.refuse_new()
 
     def on_app_init(self, app_config: AppConfig) -> AppConfig:
         """Add the lifespan, dependencies, error handlers, limits and health routes; what the app set itself stays."""
@@ -79,12 +96,15 @@ class CqrskitPlugin(InitPlugin):
             **app_config.exception_handlers,
         }
         app_config.request_class = app_config.request_class or StrictRequest
-        app_config.middleware = [refuse_other_media_types, *app_config.middleware]
+        app_config.middleware = [self._in_context, *app_config.middleware]
         app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
         app_config.openapi_config = self._described(app_config.openapi_config)
         return app_config
+
+    def _in_context(self, app: ASGIApp) -> ASGIApp:
+        return in_context(app, only_known_parameters=self._only_known_parameters, is_draining=lambda: self._draining)
 
     def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
         """Give the API description the application's name, unless the app has its own description."""
@@ -93,13 +113,15 @@ class CqrskitPlugin(InitPlugin):
         return config
 
     def _dependencies(self) -> dict[str, Provide]:
-        async def runtime() -> Runtime:
+        def runtime() -> Runtime:
             return self.runtime
 
-        async def executor() -> Executor:
-            return self.runtime.executor
+        def commands() -> Commands:
+            request = current_request()
+            assert request is not None, "routes are inside the middleware"
+            return Commands(self.runtime.executor, request, self._actor)
 
-        async def reader() -> Reader:
+        def reader() -> Reader:
             return self.runtime.reader
 
         async def min_position(
@@ -111,15 +133,16 @@ class CqrskitPlugin(InitPlugin):
             await self._guard.check(max(sent), self.runtime)
             return max(sent)
 
-        providers = (runtime, executor, reader, min_position)
-        return {provider.__name__: Provide(provider) for provider in providers}
+        # Plain functions without parameters: Litestar resolves these with the least ado.
+        plain = {each.__name__: Provide(each, sync_to_thread=False) for each in (runtime, commands, reader)}
+        return {**plain, "min_position": Provide(min_position)}
 
     @asynccontextmanager
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
         # Litestar does not read this from the AppConfig that plugins get, so it is set on the finished app.
         app.request_max_body_size = self.settings.body_size_max_bytes
         async with self.application.open(self.settings, projections=self.projections) as runtime:
-            self._runtime = runtime
+            self._runtime, self._draining = runtime, False
             log.info("service.started", application=self.application.name, projections=self.projections)
             try:
                 yield

@@ -22,13 +22,18 @@ from cqrskit.errors import (
     CommandFailed,
     CommitUnknown,
     CqrskitError,
+    DeadlineExceeded,
+    IdempotencyConflict,
     InvalidCursor,
+    InvalidIdempotencyKey,
     InvalidQuery,
     NotYetVisible,
     Rejected,
     ServerUnavailable,
     ShuttingDown,
 )
+from cqrskit.web.commands import IDEMPOTENT_REPLAY
+from cqrskit.web.requests import CORRELATION_ID, IDEMPOTENCY_KEY, InvalidKeyHeader, correlation_of, current_request
 
 __all__ = ["HTTP_PROBLEMS", "PROBLEMS", "Problem", "ProblemKind", "Problems", "problem_statuses"]
 
@@ -69,11 +74,14 @@ class ProblemKind(msgspec.Struct, frozen=True):
 PROBLEMS: tuple[ProblemKind, ...] = (
     ProblemKind(AggregateNotFound, 404, "not_found", "Not found"),
     ProblemKind(AggregateExists, 409, "already_exists", "Exists already"),
+    ProblemKind(IdempotencyConflict, 409, "idempotency_conflict", "The idempotency key has another content"),
     ProblemKind(Rejected, 422, "rejected", "Refused"),
     ProblemKind(InvalidCursor, 400, "invalid_cursor", "Invalid cursor"),
     ProblemKind(InvalidQuery, 400, "invalid_query", "Invalid query"),
+    ProblemKind(InvalidIdempotencyKey, 400, "invalid_idempotency_key", "Invalid idempotency key"),
     ProblemKind(Busy, 503, "busy", "Too many commands are waiting", retry_after=True),
     ProblemKind(ShuttingDown, 503, "shutting_down", "The service is stopping", retry_after=True),
+    ProblemKind(DeadlineExceeded, 503, "deadline_exceeded", "The command waited too long", retry_after=True),
     ProblemKind(NotYetVisible, 503, "not_yet_visible", "The read model is behind", retry_after=True),
     ProblemKind(ServerUnavailable, 503, "server_unavailable", "A server does not answer", retry_after=True),
     ProblemKind(CommitUnknown, 500, "commit_unknown", "It is not known whether the command took effect"),
@@ -118,8 +126,16 @@ class Problems:
         if isinstance(error, Rejected):
             return self._refusal(request, error, kind)
         detail = f"{error.server} does not answer" if isinstance(error, ServerUnavailable) else str(error)
+        errors: list[dict[str, str]] = []
+        if isinstance(error, InvalidKeyHeader):
+            errors = [{"field": IDEMPOTENCY_KEY, "in": "header", "message": str(error)}]
         problem = Problem(
-            title=kind.title, status=kind.status, code=kind.code, instance=request.url.path, detail=detail
+            title=kind.title,
+            status=kind.status,
+            code=kind.code,
+            instance=request.url.path,
+            detail=detail,
+            errors=errors,
         )
         if isinstance(error, ServerUnavailable):
             log.warning("request.server_unavailable", path=request.url.path, reason=str(error))
@@ -127,7 +143,7 @@ class Problems:
         if kind.retry_after:
             seconds = getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS)
             headers["Retry-After"] = str(max(1, math.ceil(seconds)))
-        return _respond(problem, headers)
+        return _respond(request, problem, headers)
 
     def of_http(self, request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
         """The response for what Litestar found in the request, and for HTTPException that a handler raises."""
@@ -149,7 +165,7 @@ class Problems:
         problem = Problem(
             title=title, status=status, code=code, instance=request.url.path, detail=detail, errors=errors
         )
-        return _respond(problem, dict(error.headers or {}))
+        return _respond(request, problem, dict(error.headers or {}))
 
     def of_unexpected(self, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         """The response for an error that nobody planned: a reference, and the traceback in the log under it."""
@@ -168,7 +184,7 @@ class Problems:
             detail="the service failed; its log tells more under the reference",
             reference=reference,
         )
-        return _respond(problem)
+        return _respond(request, problem)
 
     def _refusal(self, request: Request[Any, Any, Any], error: Rejected, kind: ProblemKind) -> Response[bytes]:
         status = self._statuses.get(error.code, kind.status)
@@ -183,7 +199,7 @@ class Problems:
             detail=str(error),
             details=error.details,
         )
-        return _respond(problem)
+        return _respond(request, problem, {IDEMPOTENT_REPLAY: "true"} if error.replayed else None)
 
 
 def _field_error(found: dict[str, Any]) -> dict[str, str]:
@@ -206,11 +222,11 @@ def _sentence(field_error: dict[str, str]) -> str:
     return f"{field}: {message}" if field else message
 
 
-def _respond(problem: Problem, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+def _respond(
+    request: Request[Any, Any, Any], problem: Problem, headers: Mapping[str, str] | None = None
+) -> Response[bytes]:
     body = {"type": "about:blank", **msgspec.to_builtins(problem, enc_hook=str)}
-    return Response(
-        msgspec.json.encode(body),
-        status_code=problem.status,
-        headers=dict(headers or {}),
-        media_type=PROBLEM_JSON,
-    )
+    all_headers = dict(headers or {})
+    if current_request() is None:
+        all_headers[CORRELATION_ID] = correlation_of(request.scope)
+    return Response(msgspec.json.encode(body), status_code=problem.status, headers=all_headers, media_type=PROBLEM_JSON)

@@ -13,12 +13,16 @@ from litestar import Litestar
 
 from cqrskit.errors import ConfigurationError
 from cqrskit.settings import Settings
+from cqrskit.tasks import retry_delays
+from cqrskit.web.plugin import CqrskitPlugin
 
 __all__ = ["serve"]
 
 log = structlog.get_logger(__name__)
 
 BACKLOG = 2048
+LINGER_SECONDS_MAX = 0.5
+"""So long a stopping server keeps connections that are idle, to answer what is on its way on them."""
 
 
 async def serve(
@@ -29,6 +33,9 @@ async def serve(
     on_listening: Callable[[str], Awaitable[None]] | None = None,
 ) -> None:
     """Serve `app` on the settings' host and port until `stop` is set; then finish the requests in flight.
+
+    Once stopped it takes no connection any more, finishes accepted commands, and answers new ones that come on
+    connections which are there already with 503 ``shutting_down``.
 
     `on_listening` is told the address when requests are answered; it runs beside the server, and its error ends it.
     Raises ConfigurationError if the address cannot be had, and whatever the app's start raises.
@@ -90,7 +97,7 @@ async def _listening(app: Litestar, listener: socket.socket, settings: Settings)
         server_header=False,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout_seconds)),
     )
-    server = _Server(config)
+    server = _Server(config, on_stop=lambda: _begin_drain(app))
     task = asyncio.create_task(server.serve(sockets=[listener]), name="cqrskit-http")
     try:
         yield task
@@ -100,12 +107,39 @@ async def _listening(app: Litestar, listener: socket.socket, settings: Settings)
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn without its signal handlers: the program that serves has its own."""
+    """Uvicorn without its signal handlers, since the program that serves has its own, and with a gentler end.
+
+    Uvicorn closes idle connections at once, also when a request is on its way on them, whose sender then does not know
+    what became of it. Here each reply of a stopping server ends its connection, and only those that stay idle for a
+    while are closed unasked.
+    """
+
+    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no new connections, answer what is on its way, and close what is left."""
+        for server in self.servers:
+            server.close()
+        for each in sockets or ():
+            each.close()
+        self._on_stop()
+        async for _ in retry_delays(min(LINGER_SECONDS_MAX, (self.config.timeout_graceful_shutdown or 1) / 4)):
+            if not self.server_state.connections:
+                break
+        await super().shutdown(sockets)
+
+
+def _begin_drain(app: Litestar) -> None:
+    for plugin in app.plugins:
+        if isinstance(plugin, CqrskitPlugin):
+            plugin.begin_drain()
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -5,12 +5,12 @@ is a mistake to be told of.
 """
 
 import re
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 from litestar import Request
 from litestar.exceptions import ClientException, ValidationException
+from litestar.handlers import BaseRouteHandler
 
 __all__ = ["StrictRequest"]
 
@@ -22,16 +22,12 @@ class StrictRequest(Request[Any, Any, Any]):
 
     async def json(self) -> Any:
         """The decoded body. Raises ClientException for malformed JSON, ValidationException for a wrong value."""
-        data_field = self.route_handler.parsed_data_field
-        body = await self.body()
-        if data_field is None:
-            return _decoded(body, Any)
-        return _decoded(body, data_field.raw)
+        return _decoded(await self.body(), _decoder_of(self.route_handler))
 
 
-def _decoded(body: bytes, body_type: Any) -> Any:
+def _decoded(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
-        return _decoder_of(body_type).decode(body or b"null")
+        return decoder.decode(body or b"null")
     except msgspec.ValidationError as error:
         message = str(error)
         place = _PLACE.search(message)
@@ -45,6 +41,13 @@ def _decoded(body: bytes, body_type: Any) -> Any:
         raise ClientException("the body is not JSON: it is not UTF-8") from None
 
 
-@lru_cache(maxsize=1_000)
-def _decoder_of(body_type: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(body_type)
+_decoders: dict[BaseRouteHandler, msgspec.json.Decoder[Any]] = {}
+"""By route and not by type: to hash an annotated type costs more than all the rest of a request."""
+
+
+def _decoder_of(route_handler: BaseRouteHandler) -> msgspec.json.Decoder[Any]:
+    decoder = _decoders.get(route_handler)
+    if decoder is None:
+        data_field = route_handler.parsed_data_field
+        decoder = _decoders[route_handler] = msgspec.json.Decoder(Any if data_field is None else data_field.raw)
+    return decoder

@@ -63,7 +63,7 @@ async def services(bench: Bench) -> AsyncIterator[Services]:
 async def measure(bench: Bench) -> list[Row]:
     """One transfer for each request, beside nothing; batches, beside the same without HTTP."""
     bench.say("transfers over HTTP, beside an endpoint that does nothing, and in batches")
-    count, batches = bench.amount(20_000, at_least=CONNECTIONS), bench.amount(40, at_least=BATCHES_IN_FLIGHT)
+    count, batches = bench.amount(15_000, at_least=CONNECTIONS), bench.amount(30, at_least=BATCHES_IN_FLIGHT)
     shares: dict[str, float] = {}
     async with AsyncExitStack() as stack:
         at_work = await stack.enter_async_context(services(bench))

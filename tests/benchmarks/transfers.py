@@ -42,7 +42,7 @@ async def post(runtime: Runtime, commands: Sequence[PostTransfer], in_flight: in
 async def measure(bench: Bench) -> list[Row]:
     """All in turns: ours on many accounts, on two and with refusals; the row locks in four ways, and on two."""
     bench.say("transfers, 512 in flight, beside one transaction each with row locks")
-    count, peer_count = bench.amount(50_000, at_least=IN_FLIGHT), bench.amount(5_000, at_least=100)
+    count, peer_count = bench.amount(40_000, at_least=IN_FLIGHT), bench.amount(4_000, at_least=100)
     async with AsyncExitStack() as stack:
         url = stack.enter_context(bench.database())
         locks = RowLocks(stack.enter_context(bench.database(migrated=False)), accounts=ACCOUNTS)

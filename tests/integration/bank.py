@@ -2,7 +2,7 @@
 
 import asyncio
 from typing import Annotated
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 from litestar import Litestar, Response, get, post
@@ -14,7 +14,6 @@ from cqrskit import (
     Aggregate,
     Application,
     Command,
-    Executor,
     Projection,
     Query,
     Reader,
@@ -24,9 +23,10 @@ from cqrskit import (
     Settings,
     event,
     handles,
+    new_id,
     on,
 )
-from cqrskit.web import CqrskitPlugin, MinPosition, at_position, problem_statuses
+from cqrskit.web import Commands, CqrskitPlugin, MinPosition, command_reply, problem_statuses
 
 Amount = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 
@@ -160,20 +160,20 @@ class ListReply(msgspec.Struct):
 
 
 @post("/accounts")
-async def open_route(data: JSONBody[OpenBody], executor: NamedDependency[Executor]) -> Response[Done]:
+async def open_route(data: JSONBody[OpenBody], commands: NamedDependency[Commands]) -> Response[Done]:
     """Open an account."""
-    account_id = data.account_id or uuid4()
-    result = await executor.execute(Open(account_id=account_id, owner=data.owner))
-    return at_position(Done(account_id, result.position), result.position)
+    account_id = data.account_id or new_id()
+    result = await commands.execute(Open(account_id=account_id, owner=data.owner))
+    return command_reply(Done(account_id, result.position), result)
 
 
 @post("/accounts/{account_id:uuid}/credit", status_code=200, opt=problem_statuses(over_limit=413))
 async def credit_route(
-    account_id: FromPath[UUID], data: JSONBody[CreditBody], executor: NamedDependency[Executor]
+    account_id: FromPath[UUID], data: JSONBody[CreditBody], commands: NamedDependency[Commands]
 ) -> Response[Done]:
     """Credit an account."""
-    result = await executor.execute(Credit(account_id=account_id, amount=data.amount))
-    return at_position(Done(account_id, result.position), result.position)
+    result = await commands.execute(Credit(account_id=account_id, amount=data.amount))
+    return command_reply(Done(account_id, result.position), result)
 
 
 @get("/accounts/{account_id:uuid}")

@@ -3,7 +3,7 @@
 from collections import Counter as Tally
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -41,9 +41,18 @@ class Counter(Aggregate):
 
         by: int
 
+    class Labelled(Aggregate.Event):
+        """It has a name."""
+
+        text: str
+
     @event(Started)
     def __init__(self) -> None:
         self.value = 0
+
+    @event(Labelled)
+    def label(self, text: str) -> None:
+        """Give it a name, which nobody looks at."""
 
     @event(Grown)
     def grow(self, by: int) -> None:
@@ -64,6 +73,13 @@ class Require(Command):
 
     counter_id: UUID
     at_least: int
+
+
+class Label(Command):
+    """Give a counter a name."""
+
+    counter_id: UUID
+    text: str
 
 
 class Forget(Command):
@@ -111,6 +127,14 @@ def move(command: Move, repository: Repository) -> None:
     repository.get(Counter, command.target_id).grow(by=command.by)
 
 
+@handles(Label)
+def label(command: Label, repository: Repository) -> Any:
+    """Name it; what some names are replied to cannot be written as JSON."""
+    counter = repository.find(Counter, command.counter_id) or repository.create(Counter, command.counter_id)
+    counter.label(text=command.text)
+    return object() if command.text == "no JSON" else command.text
+
+
 @handles(Forget)
 def forget(command: Forget, repository: Repository) -> None:
     """The mistake."""
@@ -145,7 +169,9 @@ class Counts(Projection):
         return Count(count.value + event.by, count.events + 1)
 
 
-counting = Application("counting", aggregates=[Counter], handlers=[grow, require, move, forget], projections=[Counts])
+counting = Application(
+    "counting", aggregates=[Counter], handlers=[grow, require, move, label, forget], projections=[Counts]
+)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from litestar import Litestar
 
 from cqrskit import Settings
 from cqrskit.web import serve
@@ -96,15 +97,15 @@ async def address_of(process: asyncio.subprocess.Process) -> str:
 
 
 @asynccontextmanager
-async def bank_client(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the bank, served in this process on a free port."""
+async def bank_client(settings: Settings, app: Litestar | None = None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the bank, or of another app, served in this process on a free port."""
     stop = asyncio.Event()
     listening: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def tell(address: str) -> None:
         listening.set_result(address)
 
-    server = asyncio.create_task(serve(create_app(settings), settings, stop=stop, on_listening=tell))
+    server = asyncio.create_task(serve(app or create_app(settings), settings, stop=stop, on_listening=tell))
     both: set[asyncio.Future[Any]] = {server, listening}
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     if server.done():

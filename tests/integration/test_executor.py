@@ -20,7 +20,7 @@ from cqrskit import (
 )
 from cqrskit.errors import UnknownCommand
 from cqrskit.testing import eventually
-from tests.integration.counting import Forget, Grow, Move, Require, TooSmall, opened, runs
+from tests.integration.counting import Forget, Grow, Label, Move, Require, TooSmall, opened, runs
 
 
 @pytest.fixture
@@ -270,4 +270,24 @@ async def test_while_others_write_the_same_streams_batches_are_decided_under_the
             await ours.executor.execute(Grow(counter_id=counter_id, by=10 + number))
         assert ours.executor._locked_batches == 0
         assert max(runs[Grow(counter_id=counter_id, by=10 + number)] for number in range(locked)) == 1
+    assert_dense(str(settings.database_url))
+
+
+async def test_what_cannot_be_stored_fails_alone(settings: Settings) -> None:
+    counter_id = uuid4()
+    broken = "\ud800"
+    async with opened(settings) as runtime:
+        commands = [Label(counter_id=counter_id, text=text) for text in ("a", broken, "b", "no JSON", "c")]
+        keys = [None, "one", None, "two", "three"]
+        results = await runtime.executor.execute_many(commands, keys=keys)
+        assert [type(result) for result in results] == [
+            CommandResult,
+            CommandFailed,
+            CommandResult,
+            CommandFailed,
+            CommandResult,
+        ]
+        results = await runtime.executor.execute_many(commands[:2])
+        assert [type(result) for result in results] == [CommandResult, CommandFailed]
+    assert rows(str(settings.database_url), "SELECT count(*) FROM events") == [(5,)]
     assert_dense(str(settings.database_url))

@@ -173,3 +173,51 @@ async def test_thousands_of_streams_load_in_one_query(settings: Settings) -> Non
         found = await runtime.event_store.load(dict.fromkeys(ids, 0), [], [])
         assert len(found.events) == 10_000
         assert {row.stream_id for row in found.events} == set(ids)
+
+
+class Odd(Aggregate):
+    """Its annotations do not tell the truth."""
+
+    pair: list[int]
+
+    class Begun(Aggregate.Created):
+        """It is there."""
+
+    class Kept(Aggregate.Event):
+        """It keeps a number, in a way that its annotation does not say."""
+
+        number: int
+
+    @event(Begun)
+    def __init__(self) -> None:
+        self.pair = []
+
+    @event(Kept)
+    def keep(self, number: int) -> None:
+        """Keep it as a tuple, which comes back as a list."""
+        self.pair = (number, number)  # type: ignore[assignment]
+
+
+class Keep(Command):
+    """Keep a number."""
+
+    odd_id: UUID
+    number: int
+
+
+@handles(Keep)
+def keep(command: Keep, repository: Repository) -> object:
+    """Keep it, and reply with what there is."""
+    odd = repository.find(Odd, command.odd_id) or repository.create(Odd, command.odd_id)
+    odd.keep(number=command.number)
+    return odd.pair
+
+
+async def test_no_snapshot_is_kept_of_what_would_come_back_as_something_else(settings: Settings) -> None:
+    odd_id = uuid4()
+    odds = Application("odds", aggregates=[Odd], handlers=[keep])
+    for _ in range(2):
+        async with odds.open(settings) as runtime:
+            for number in range(15):
+                assert (await runtime.executor.execute(Keep(odd_id=odd_id, number=number))).reply == (number, number)
+    assert rows(settings, "SELECT count(*) FROM snapshots") == [(0,)]

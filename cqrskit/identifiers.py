@@ -1,0 +1,45 @@
+"""Ids for new things, which a retry makes again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from uuid import UUID, uuid4, uuid5
+
+__all__ = ["ids_made_from", "new_id"]
+
+NAMESPACE = UUID("0c8d1d5a-6f1e-5f0e-9d57-3f0f7b1b6f5e")
+
+
+class _Maker:
+    """Makes the ids of one request: the first, the second … of its idempotency key."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._count = 0
+
+    def next_id(self) -> UUID:
+        self._count += 1
+        return uuid5(NAMESPACE, f"{self._count} {self._key}")
+
+
+_maker: ContextVar[_Maker | None] = ContextVar("cqrskit_id_maker", default=None)
+
+
+def new_id() -> UUID:
+    """An id for something new: a random one, or in a request with an idempotency key the next one made from that key.
+
+    Use it as ``msgspec.field(default_factory=new_id)`` in commands. With random ids a retry whose body leaves the id
+    out would be another command under the same key, and be refused.
+    """
+    maker = _maker.get()
+    return uuid4() if maker is None else maker.next_id()
+
+
+@contextmanager
+def ids_made_from(key: str) -> Iterator[None]:
+    """Let `new_id` make its ids from this key, the same ones in the same order each time."""
+    token = _maker.set(_Maker(key))
+    try:
+        yield
+    finally:
+        _maker.reset(token)

@@ -1,0 +1,77 @@
+"""Receipts that are older than they are to be kept go, and the others stay."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import psycopg
+from structlog.testing import capture_logs
+
+from cqrskit import Settings
+from cqrskit.retention import CHUNK_SIZE
+from cqrskit.testing import eventually
+from tests.integration.counting import Grow, opened
+
+
+def record(dsn: str, count: int, *, days_old: int) -> None:
+    """Keep so many receipts of that age."""
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "INSERT INTO command_receipts SELECT %(days)s || ' ' || n, '{}', '{}', 1, %(at)s"
+            " FROM generate_series(1, %(count)s) AS n",
+            {"days": days_old, "at": datetime.now(UTC) - timedelta(days=days_old), "count": count},
+        )
+
+
+def kept(dsn: str) -> int:
+    """How many receipts there are."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT count(*) FROM command_receipts").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+async def test_receipts_older_than_the_setting_are_deleted_at_the_start_and_the_others_kept(postgres_dsn: str) -> None:
+    record(postgres_dsn, 2 * CHUNK_SIZE + 10, days_old=31)
+    record(postgres_dsn, 50, days_old=29)
+    with capture_logs() as lines:
+        async with opened(Settings(database_url=postgres_dsn, receipts_kept_days=30)) as runtime:
+            await runtime.executor.execute(Grow(counter_id=uuid4()), key="new")
+            await eventually(lambda: kept(postgres_dsn) == 51)
+            await eventually(lambda: [line for line in lines if line["event"] == "receipts.pruned"])
+    (line,) = [line for line in lines if line["event"] == "receipts.pruned"]
+    assert line["receipts"] == 2 * CHUNK_SIZE + 10
+
+
+async def test_without_the_setting_receipts_are_kept_for_ever(postgres_dsn: str) -> None:
+    record(postgres_dsn, 10, days_old=10_000)
+    async with opened(Settings(database_url=postgres_dsn)) as runtime:
+        await runtime.executor.execute(Grow(counter_id=uuid4()), key="new")
+        assert runtime.receipt_pruner is None
+    assert kept(postgres_dsn) == 11
+
+
+async def test_a_failure_to_delete_is_logged_and_harms_no_command(postgres_dsn: str) -> None:
+    with psycopg.connect(postgres_dsn, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$"
+        )
+        connection.execute("CREATE TRIGGER refuse BEFORE DELETE ON command_receipts EXECUTE FUNCTION refuse()")
+    record(postgres_dsn, 10, days_old=31)
+    with capture_logs() as lines:
+        async with opened(Settings(database_url=postgres_dsn, receipts_kept_days=30)) as runtime:
+            await eventually(lambda: [line for line in lines if line["event"] == "receipts.not_pruned"])
+            assert (await runtime.executor.execute(Grow(counter_id=uuid4()), key="new")).reply == 1
+    assert kept(postgres_dsn) == 11
+
+
+async def test_two_processes_delete_side_by_side_and_nobody_waits_for_rows_that_another_deletes(
+    postgres_dsn: str,
+) -> None:
+    record(postgres_dsn, 10, days_old=31)
+    settings = Settings(database_url=postgres_dsn)
+    async with opened(settings) as runtime:
+        with psycopg.connect(postgres_dsn) as connection:
+            connection.execute("DELETE FROM command_receipts WHERE key = '31 1'")
+            assert await runtime.event_store.prune_receipts(datetime.now(UTC), 100) == 9
+            connection.rollback()
+    assert kept(postgres_dsn) == 1
