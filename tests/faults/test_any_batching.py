@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as some
 
 from cqrskit import Executor, Settings
@@ -19,9 +19,9 @@ from tests.faults.checking import head_of, read_log, replayed
 from tests.faults.told import Answer, Attempt, Told, submitting_to
 
 BATCH_SIZES = (1, 2, 5, 1_000)
-EXAMPLES = 60
+EXAMPLES = 150
 
-accounts = some.tuples(some.integers(0, 3), some.integers(0, 3))
+accounts = some.tuples(some.integers(0, 2), some.integers(0, 2))
 keys = some.none() | some.none() | some.sampled_from(["a", "b"])
 transfers = some.builds(
     Step,
@@ -43,7 +43,9 @@ steps = some.one_of(
         Step, kind=some.just("batch"), parts=some.lists(transfers, min_size=1, max_size=3).map(tuple), key=keys
     ),
 )
-plans = some.lists(some.tuples(some.integers(1, 8), some.integers(0, len(BATCH_SIZES) - 1)), min_size=1, max_size=6)
+plans = some.lists(
+    some.tuples(some.sampled_from([1, 2, 3, 8]), some.integers(0, len(BATCH_SIZES) - 1)), min_size=2, max_size=6
+)
 """How many commands are given together, and to which executor; begun again when it is at its end."""
 BEGIN = [Step("open", (0, 1), limit=None), Step("open", (1, 0), limit=5), Step("transfer", (0, 1), 6, transfer=99)]
 
@@ -86,6 +88,7 @@ class Workshop:
         turns = itertools.cycle(plan)
         while len(replies) < len(commands):
             executor, count = next(turns)
+            executor._locked_batches = 0  # conflicts of examples before are no reason to be careful in this one
             part = slice(len(replies), len(replies) + count)
             results = await executor.execute_many(commands[part], keys=wanted[part])
             replies += [outcome_of(result, names, begin) for result in results]
@@ -111,6 +114,7 @@ examples: Callable[..., Any] = settings(
 
 @examples
 @given(given_steps=sequences(), plan=plans)
+@example(given_steps=[*BEGIN, Step("look", (0, 0)), Step("look", (1, 0))], plan=[(2, 3), (1, 2)])
 def test_any_batching_on_executors_that_take_turns_gives_what_one_by_one_gives(
     workshop: Workshop, given_steps: list[Step], plan: list[tuple[int, int]]
 ) -> None:

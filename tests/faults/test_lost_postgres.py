@@ -16,7 +16,7 @@ from example_ledger.application import ledger
 from tests.faults.checking import assert_log_tells_what_callers_were_told
 from tests.faults.load import Load, load_on, opened_accounts
 
-CUTS = 30
+CUTS = 50
 WAIT_SECONDS = 30.0
 
 

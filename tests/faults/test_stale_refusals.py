@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from cqrskit import CommandResult, Executor, Settings
+from cqrskit import CommandFailed, CommandResult, Executor, Settings
 from example_ledger.accounts import OpenAccount
 from example_ledger.transfers import PostTransfer
 from tests.faults.batching import Look, Spend, spending
@@ -70,3 +70,12 @@ async def test_what_was_looked_at_is_looked_at_again_though_the_next_command_fai
     assert isinstance(seen, CommandResult)
     assert isinstance(again, CommandResult)
     assert (seen.reply, again.reply) == (FUNDS, FUNDS)
+
+
+async def test_a_failure_is_not_the_answer_to_the_next_command_with_its_key(stage: Stage) -> None:
+    failing = Spend(account_id=stage.other, other_id=stage.other, amount=1)
+    paying = stage.transfer(stage.bank, stage.other, 5)
+    failed, _, again = await stage.believing.execute_many([failing, paying, failing], keys=["key", None, "key"])
+    assert isinstance(failed, CommandFailed)
+    assert isinstance(again, CommandResult), again
+    assert (again.reply, again.replayed) == (20, False)
