@@ -41,15 +41,15 @@ YIELD_EVERY_COMMANDS = 32
 class Decision(msgspec.Struct):
     """What became of one command: its events, and its reply or its refusal.
 
-    `touched` are the streams that it rests on, each with the version that was seen and the head at which that was
-    certainly current. `content` and `outcome` are those of a command with a key, and `remembered_under` the keys for
-    which receipts are to be written. `replay_of` is the receipt or the decision whose outcome it gets.
+    `looks` are the streams that it rests on beside those it appends to, with the version that was seen and the head at
+    which that was certainly current. `content` and `outcome` are those of a command with a key, and `remembered_under`
+    the keys for which receipts are to be written. `replay_of` is the receipt or the decision whose outcome it gets.
     """
 
     waiting: Waiting
     now: datetime
     events: list[NewEvent]
-    touched: dict[UUID, tuple[int, int]]
+    looks: list[tuple[UUID, int, int]]
     reply: Any = None
     error: CqrskitError | None = None
     outcome: bytes | None = None
@@ -59,6 +59,11 @@ class Decision(msgspec.Struct):
     position: int | None = None
     place: int = 0
     result: Any = None
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether it was accepted, here and now, and changed nothing."""
+        return not self.events and self.error is None and self.replay_of is None
 
     def result_after(self, previous_head: int) -> CommandResult | CqrskitError:
         """What the caller is told when the batch is durable; `result` keeps it for duplicates of the command."""
@@ -104,14 +109,19 @@ class Batch:
         Only a look at the log tells whether these are current. StreamConflict if a decision saw a stream otherwise than
         those before left it: it was loaded anew meanwhile, and somebody else had changed it.
         """
+        if not any(decision.looks for decision in self.decisions):
+            return {}
         looked: dict[UUID, tuple[int, int]] = {}
         versions: dict[UUID, int] = {}
         for decision in self.decisions:
-            for stream_id, seen in decision.touched.items():
-                if versions.setdefault(stream_id, seen[0]) != seen[0]:
+            for stream_id, version, as_of in decision.looks:
+                looked.setdefault(stream_id, (version, as_of))
+                if versions.setdefault(stream_id, version) != version:
                     raise StreamConflict(f"stream {stream_id} was seen in two versions")
-                looked.setdefault(stream_id, seen)
             for event in decision.events:
+                before = event.stream_version - 1
+                if versions.get(event.stream_id, before) != before:
+                    raise StreamConflict(f"stream {event.stream_id} was seen in two versions")
                 versions[event.stream_id] = event.stream_version
         return {stream_id: seen for stream_id, seen in looked.items() if stream_id not in self.decided}
 
@@ -174,13 +184,14 @@ class Decider:
         places: dict[UUID, int] = {}
         events: list[NewEvent] = []
         receipts: list[NewReceipt] = []
+        anybody_looks = any(decision.only_looks for decision in batch.decisions)
         for decision in batch.decisions:
             if decision.events:
-                for event in decision.events:
-                    place += 1
-                    places[event.stream_id] = place
+                if anybody_looks:
+                    places |= {event.stream_id: number for number, event in enumerate(decision.events, place + 1)}
+                place += len(decision.events)
                 events += decision.events
-            elif decision.error is None and decision.replay_of is None:
+            elif decision.only_looks:
                 self._place_looking(decision, places)
             if decision.position is None:
                 decision.place = decision.place or place
@@ -196,11 +207,12 @@ class Decider:
 
         What was forgotten since, because a later command failed on it, leaves only the batch's own position to be told.
         """
-        in_batch = [places[each] for each in decision.touched if each in places]
+        looked_at = [stream_id for stream_id, _, _ in decision.looks]
+        in_batch = [places[each] for each in looked_at if each in places]
         if in_batch:
             decision.place = max(in_batch)
-        elif decision.touched and all(map(self._repository.known, decision.touched)):
-            decision.position = max(map(self._repository.position_of, decision.touched))
+        elif looked_at and all(map(self._repository.known, looked_at)):
+            decision.position = max(map(self._repository.position_of, looked_at))
 
     def _receipts_of(self, decision: Decision) -> list[NewReceipt]:
         assert decision.content is not None
@@ -227,14 +239,13 @@ class Decider:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
         commands = batch.commands[len(batch.decisions) :]
         for number, waiting in enumerate(commands, 1):
-            self._repository.touched = {}
+            self._repository.touched = []
             try:
                 decision = self._decide(batch, waiting, receipts)
             except MissingAggregate as miss:
                 self._undo_pending()
                 return {miss.stream_id, *self._probe(commands[number:])}
             except Exception as unexpected:
-                self._undo_pending()
                 decision = self._failed(waiting, unexpected)
             batch.decisions.append(decision)
             if number % YIELD_EVERY_COMMANDS == 0:
@@ -247,7 +258,9 @@ class Decider:
         log.error("executor.handler_failed", command=name, exc_info=unexpected)
         error = CommandFailed(name, f"{type(unexpected).__name__}: {unexpected}")
         error.__cause__ = unexpected
-        return Decision(waiting, self._repository.now, [], self._repository.touched, error=error)
+        looks = self._repository.looks(accepted=False)
+        self._undo_pending()
+        return Decision(waiting, self._repository.now, [], looks, error=error)
 
     def _decide(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
         if not waiting.keys:
@@ -279,7 +292,7 @@ class Decider:
         self, batch: Batch, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
     ) -> Decision:
         """The outcome of then; a key of the command that is new is remembered with it from now on."""
-        decision = Decision(waiting, self._repository.now, [], {}, content=content, replay_of=first)
+        decision = Decision(waiting, self._repository.now, [], [], content=content, replay_of=first)
         if isinstance(first, Receipt):
             outcome = self._codec.outcome(first, type(waiting.command))
             decision.error, decision.reply = (outcome, None) if isinstance(outcome, Rejected) else (None, outcome)
@@ -291,7 +304,7 @@ class Decider:
     def _refuse_key(self, batch: Batch, waiting: Waiting, key: str, field: str) -> Decision:
         """The key belongs to another content; a handler that wants to see this may put another refusal first."""
         refusal: CqrskitError = IdempotencyConflict(key, field)
-        touched: dict[UUID, tuple[int, int]] = {}
+        looks: list[tuple[UUID, int, int]] = []
         handler = self._handlers.handler_of(waiting.command)
         if vars(handler).get("sees_key_conflicts") and key == waiting.keys[0]:
             self._repository.conflicting_field = field
@@ -299,26 +312,27 @@ class Decider:
                 decision = self._run(batch, waiting, undoing=True)
             finally:
                 self._repository.conflicting_field = None
-            touched = decision.touched
+            looks = decision.looks
             refusal = decision.error or refusal
-        return Decision(waiting, self._repository.now, [], touched, error=refusal)
+        return Decision(waiting, self._repository.now, [], looks, error=refusal)
 
     def _run(self, batch: Batch, waiting: Waiting, *, undoing: bool = False) -> Decision:
         """Run the handler; with `undoing`, take back what it changed whatever comes of it."""
         repository = self._repository
-        touched = repository.touched
         command = waiting.command
         try:
             reply = self._handlers.handler_of(command)(command, repository)
         except Rejected as refusal:
+            looks = repository.looks(accepted=False)
             self._undo_pending()
             outcome = self._codec.outcome_of_refusal(refusal) if waiting.keys else None
-            return Decision(waiting, repository.now, [], touched, error=refusal, outcome=outcome)
+            return Decision(waiting, repository.now, [], looks, error=refusal, outcome=outcome)
+        looks = repository.looks(accepted=not undoing)
         if undoing:
             self._undo_pending()
-            return Decision(waiting, repository.now, [], touched)
+            return Decision(waiting, repository.now, [], looks)
         outcome = self._codec.outcome_of_reply(reply) if waiting.keys else None
-        return Decision(waiting, repository.now, self._collect(batch, waiting.metadata), touched, reply, None, outcome)
+        return Decision(waiting, repository.now, self._collect(batch, waiting.metadata), looks, reply, None, outcome)
 
     def _collect(self, batch: Batch, metadata: bytes) -> list[NewEvent]:
         """Take the handler's events into the batch; all of them are encoded first, since that may fail."""
@@ -353,7 +367,7 @@ class Decider:
         """Run handlers only to learn which aggregates they miss; they are stopped before they change one."""
         missing: set[UUID] = set()
         repository = self._repository
-        repository.touched = {}
+        repository.touched = []
         repository.pending.probing = True
         try:
             for waiting in rest:

@@ -43,6 +43,7 @@ class Loaded(msgspec.Struct, gc=False):
     It was certainly current when the log's head was at `as_of`. `weight_bytes` is an estimate of its memory.
     """
 
+    stream_id: UUID
     aggregate: Aggregate | None
     position: int
     as_of: int
@@ -60,7 +61,7 @@ class Repository:
         self.now: datetime = datetime.now(UTC)
         self.conflicting_field: str | None = None
         self.pending = PendingEvents()
-        self.touched: dict[UUID, tuple[int, int]] = {}
+        self.touched: list[Loaded] = []
         self.required_as_of = 0
         self._registry = registry
         self._snapshots = snapshots
@@ -78,8 +79,7 @@ class Repository:
         if loaded is None or loaded.as_of < self.required_as_of:
             raise MissingAggregate(aggregate_id)
         aggregate = loaded.aggregate
-        if aggregate_id not in self.touched:
-            self.touched[aggregate_id] = (0 if aggregate is None else aggregate.__dict__["_version"], loaded.as_of)
+        self.touched.append(loaded)
         return aggregate if isinstance(aggregate, aggregate_class) else None
 
     def get(self, aggregate_class: type[A], aggregate_id: UUID) -> A:
@@ -97,9 +97,7 @@ class Repository:
         loaded = self._known.get(aggregate_id)
         if loaded is None or loaded.as_of < self.required_as_of:
             raise MissingAggregate(aggregate_id)
-        if aggregate_id not in self.touched:
-            existing = loaded.aggregate
-            self.touched[aggregate_id] = (0 if existing is None else existing.__dict__["_version"], loaded.as_of)
+        self.touched.append(loaded)
         if loaded.aggregate is not None:
             raise AggregateExists(getattr(aggregate_class, "__name__", "aggregate"), aggregate_id)
         aggregate = make_aggregate(aggregate_class, aggregate_id, *values, **named)
@@ -111,6 +109,23 @@ class Repository:
         return aggregate
 
     # --- for the executor
+
+    def looks(self, *, accepted: bool) -> list[tuple[UUID, int, int]]:
+        """What the last handler looked at: streams, with the version seen and the head at which it was current.
+
+        Those that an `accepted` handler appends to are left out, since the append shows that they were current.
+        """
+        changes: dict[int, int] = {}
+        for aggregate, _ in self.pending:
+            changes[id(aggregate)] = changes.get(id(aggregate), 0) + 1
+        looks = []
+        for loaded in self.touched:
+            found = loaded.aggregate
+            count = changes.get(id(found), 0)
+            if not (accepted and count):
+                version = 0 if found is None else found.__dict__["_version"] - count
+                looks.append((loaded.stream_id, version, loaded.as_of))
+        return looks
 
     def __len__(self) -> int:
         return len(self._known)
@@ -224,7 +239,7 @@ class Repository:
         self.forget((stream_id,))
         if aggregate is not None:
             self._adopt(aggregate)
-        self._known[stream_id] = Loaded(aggregate, position, as_of)
+        self._known[stream_id] = Loaded(stream_id, aggregate, position, as_of)
         self._bytes += ENTRY_BYTES
 
     def _adopt(self, aggregate: Any) -> Any:
