@@ -26,6 +26,7 @@ from cqrskit.errors import (
 )
 from cqrskit.event_store import LogReader, NewBatch, Snapshot
 from cqrskit.events import EventRegistry, NewEvent
+from cqrskit.loading import Loader
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
 from cqrskit.repository import MissingAggregate, Repository
 from cqrskit.submissions import CommandResult, Waiting
@@ -150,6 +151,7 @@ class Decider:
         self._registry = registry
         self._handlers = handlers
         self._repository = repository
+        self._loader = Loader(repository)
         self._codec = ReceiptCodec(handlers)
         self._snapshot_every_events = snapshot_every_events
 
@@ -385,12 +387,4 @@ class Decider:
         self, batch: Batch, stream_ids: Iterable[UUID], keys: Sequence[str], reader: LogReader, as_of: int
     ) -> dict[str, Receipt]:
         """Load what is not known of these streams, and the receipts of these keys."""
-        repository = self._repository
-        wanted = repository.versions_to_load(stream_ids)
-        if not wanted and not keys:
-            return {}
-        found = await reader.load(wanted, keys, repository.shapes)
-        repository.learn(wanted, found, as_of)
-        for stream_id in wanted:
-            repository.replay(stream_id, batch.events_of(stream_id))
-        return {receipt.key: receipt for receipt in found.receipts}
+        return await self._loader.load(stream_ids, keys, reader, as_of=as_of, undurable=batch.events_of)

@@ -36,7 +36,7 @@ class EmbeddedPostgres:
     def __init__(self, folder: Path) -> None:
         """`folder` is made if it is missing."""
         self._initdb_arguments: tuple[str, ...] = ()
-        self._server_options = "-c max_connections=200"
+        self._server_options = "-c max_connections=200 -c shared_buffers=512MB"
         self._folder = folder.absolute()
         self._user: int | None = None
         self._registration: IO[bytes] | None = None

@@ -12,7 +12,7 @@ import msgspec
 from cqrskit.aggregate import Aggregate, PendingEvents, make_aggregate
 from cqrskit.errors import AggregateExists, AggregateNotFound
 from cqrskit.event_store import Found, Snapshot
-from cqrskit.events import EventRegistry
+from cqrskit.events import EventRegistry, RecordedEvent
 from cqrskit.snapshots import SnapshotCodec
 
 __all__ = ["Loaded", "MissingAggregate", "Repository"]
@@ -154,25 +154,33 @@ class Repository:
 
     def learn(self, wanted: Mapping[UUID, int], found: Found, as_of: int) -> None:
         """Take in what was loaded for `versions_to_load`, when the log's head was at `as_of` or later."""
-        known = self._known
-        for snapshot in found.snapshots:
-            self._put(snapshot.stream_id, self._snapshots.restore(snapshot), snapshot.position, as_of)
-        for row in found.events:
-            loaded = known.get(row.stream_id)
-            if loaded is None:
-                self._put(row.stream_id, self._registry.decode(row).mutate(None), row.position, as_of)
-                continue
-            aggregate: Any = loaded.aggregate
-            if aggregate is None or row.stream_version > aggregate.version:
-                loaded.aggregate = self._adopt(self._registry.decode(row).mutate(aggregate))
-                loaded.position = row.position
+        try:
+            for snapshot in found.snapshots:
+                self._put(snapshot.stream_id, self._snapshots.restore(snapshot), snapshot.position, as_of)
+            self._take_in(found.events, as_of)
+        except BaseException:
+            self.forget(wanted)  # half of a stream's events make an aggregate that never was
+            raise
         for stream_id in wanted:
-            loaded = known.get(stream_id)
+            loaded = self._known.get(stream_id)
             if loaded is None:
                 self._put(stream_id, None, 0, as_of)
             else:
                 loaded.as_of = max(loaded.as_of, as_of)
                 self._weigh(loaded)
+
+    def _take_in(self, events: Iterable[RecordedEvent], as_of: int) -> None:
+        loaded: Loaded | None = None
+        for row in events:
+            stream_id = row.stream_id
+            if loaded is None or loaded.stream_id.int != stream_id.int:
+                loaded = self._known.get(stream_id) or self._put(stream_id, None, 0, as_of)
+            aggregate: Any = loaded.aggregate
+            if aggregate is None:
+                loaded.aggregate = self._adopt(self._registry.decode(row).mutate(None))
+            elif row.stream_version > aggregate.__dict__["_version"]:
+                self._registry.decode(row).mutate(aggregate)
+            loaded.position = max(loaded.position, row.position)
 
     def replay(self, stream_id: UUID, events: Iterable[Any]) -> None:
         """Apply events that were decided but are perhaps not in the log yet to an aggregate just learnt."""
@@ -235,12 +243,13 @@ class Repository:
             _, loaded = known.popitem(last=False)
             self._bytes -= loaded.weight_bytes
 
-    def _put(self, stream_id: UUID, aggregate: Any, position: int, as_of: int) -> None:
+    def _put(self, stream_id: UUID, aggregate: Any, position: int, as_of: int) -> Loaded:
         self.forget((stream_id,))
         if aggregate is not None:
             self._adopt(aggregate)
-        self._known[stream_id] = Loaded(stream_id, aggregate, position, as_of)
+        self._known[stream_id] = loaded = Loaded(stream_id, aggregate, position, as_of)
         self._bytes += ENTRY_BYTES
+        return loaded
 
     def _adopt(self, aggregate: Any) -> Any:
         aggregate._pending_events = self.pending

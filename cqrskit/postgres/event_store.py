@@ -199,7 +199,7 @@ async def _load(
         elif kind == SNAPSHOT:
             found.snapshots.append(Snapshot(stream_id, version, position, name, data))
         else:
-            found.events.append(RecordedEvent(position, stream_id, version, name, data, other, _in_utc(recorded_at)))
+            found.events.append(RecordedEvent(position, stream_id, version, name, data, other, recorded_at))
     return found
 
 

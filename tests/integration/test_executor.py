@@ -1,8 +1,9 @@
 """The write path on a real Postgres: batches, failures that stay alone, conflicts, and stopping."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import LiteralString
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
@@ -18,7 +19,8 @@ from cqrskit import (
     Settings,
     ShuttingDown,
 )
-from cqrskit.errors import UnknownCommand
+from cqrskit.errors import EventDecodeError, UnknownCommand
+from cqrskit.event_store import Found
 from cqrskit.testing import eventually
 from tests.integration.counting import Forget, Grow, Label, Move, Require, TooSmall, opened, runs
 
@@ -291,3 +293,53 @@ async def test_what_cannot_be_stored_fails_alone(settings: Settings) -> None:
         assert [type(result) for result in results] == [CommandResult, CommandFailed]
     assert rows(str(settings.database_url), "SELECT count(*) FROM events") == [(5,)]
     assert_dense(str(settings.database_url))
+
+
+async def test_a_stream_that_cannot_be_read_fails_its_own_commands_only_and_is_never_half_an_aggregate(
+    settings: Settings,
+) -> None:
+    poisoned, good = uuid4(), [uuid4() for _ in range(20)]
+    async with opened(settings) as runtime:
+        await runtime.executor.execute(Grow(counter_id=poisoned, by=5))
+    with psycopg.connect(str(settings.database_url)) as connection:
+        connection.execute("UPDATE log_head SET position = 3")
+        connection.execute(
+            "INSERT INTO events VALUES (3, %s, 3, 'Counter.Grown', '{\"by\":\"many\"}', '{}', now())", (poisoned,)
+        )
+    async with opened(settings) as runtime:
+        for reply in (1, 2):
+            commands = [Grow(counter_id=each) for each in good]
+            commands[7] = Grow(counter_id=poisoned)
+            results = await runtime.executor.execute_many([*commands, Require(counter_id=poisoned, at_least=5)])
+            assert isinstance(results[7], EventDecodeError)
+            assert isinstance(results[20], EventDecodeError)
+            others = results[:7] + results[8:20]
+            assert [getattr(result, "reply", result) for result in others] == [reply] * 19
+    assert_dense(str(settings.database_url))
+
+
+async def test_old_streams_are_loaded_in_portions_and_young_ones_all_at_once(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [uuid4() for _ in range(400)]
+    async with opened(settings) as runtime:
+        for _ in range(24):
+            await runtime.executor.execute_many([Grow(counter_id=each) for each in ids])
+    portions: list[int] = []
+    async with opened(settings) as runtime:
+        load = runtime.event_store.load
+
+        async def counted(streams: Mapping[UUID, int], keys: Sequence[str], shapes: Sequence[str]) -> Found:
+            portions.append(len(streams))
+            return await load(streams, keys, shapes)
+
+        monkeypatch.setattr(runtime.event_store, "load", counted)
+        await runtime.executor.execute_many([Grow(counter_id=uuid4()) for _ in range(1_000)])
+        young = list(portions)
+        portions.clear()
+        for _ in range(6):
+            runtime.executor._repository.forget_all()
+            results = await runtime.executor.execute_many([Grow(counter_id=each) for each in ids])
+    assert [getattr(result, "reply", result) for result in results] == [30] * 400
+    assert max(young) >= 500
+    assert 64 <= max(portions[-4:]) < 200

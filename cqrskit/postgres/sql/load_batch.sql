@@ -1,5 +1,6 @@
 -- All that deciding a batch of commands needs, in one round trip: receipts of its keys, newer snapshots of its streams,
--- and the events after those (or after the versions that are in memory). `kind` tells the rows apart.
+-- and the events after those (or after the versions that are in memory), each stream's in their order. `kind` tells the
+-- rows apart. Sorting all of them in the end would spill to disk; an event out of order would not apply, loudly.
 WITH wanted AS (
     SELECT given.stream_id, given.stream_version AS known_version,
            kept.stream_version, kept.position, kept.shape, kept.state
@@ -24,6 +25,5 @@ CROSS JOIN LATERAL (
     SELECT * FROM events
     WHERE events.stream_id = wanted.stream_id
     AND events.stream_version > coalesce(wanted.stream_version, wanted.known_version)
-    OFFSET 0
+    ORDER BY events.stream_version
 ) AS newer
-ORDER BY kind, stream_id, stream_version
