@@ -100,6 +100,7 @@ class Batch:
         self.due_snapshots: set[UUID] = set()
         self.snapshots: list[Snapshot] = []
         self.new: NewBatch | None = None
+        self.positions: dict[UUID, int] = {}
         self.appending: asyncio.Task[None] | None = None
         self.done = False
         self.failure: CqrskitError | None = None
@@ -245,8 +246,8 @@ class Decider:
             try:
                 decision = self._decide(batch, waiting, receipts)
             except MissingAggregate as miss:
-                self._undo_pending()
-                return {miss.stream_id, *self._probe(commands[number:])}
+                changed = self._undo_pending()
+                return {miss.stream_id, *changed, *self._probe(commands[number:])}
             except Exception as unexpected:
                 decision = self._failed(waiting, unexpected)
             batch.decisions.append(decision)
@@ -358,12 +359,14 @@ class Decider:
         pending.clear()
         return events
 
-    def _undo_pending(self) -> None:
-        """Forget the aggregates that a failed handler changed; they are rebuilt from the log and this batch."""
+    def _undo_pending(self) -> set[UUID]:
+        """Forget, and name, the aggregates that a handler changed in vain; they are loaded and replayed again."""
         pending = self._repository.pending
-        if pending:
-            self._repository.forget({triggered.__dict__["originator_id"] for _, triggered in pending})
+        changed = {triggered.__dict__["originator_id"] for _, triggered in pending}
+        if changed:
+            self._repository.forget(changed)
             pending.clear()
+        return changed
 
     def _probe(self, rest: Iterable[Waiting]) -> set[UUID]:
         """Run handlers only to learn which aggregates they miss; they are stopped before they change one."""

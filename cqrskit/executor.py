@@ -3,7 +3,8 @@
 Commands wait in a bounded queue. While one batch is being appended the next one is decided, on what that one will have
 changed; when the append is done, all that was decided meanwhile is the next batch. So a lone command leaves at once,
 many share a transaction (group commit without added delay: the idea of a database's own log, moved up to the commands),
-and the processor works while the disk does. `cqrskit.decisions` runs the handlers.
+and the processor works while the disk does. `cqrskit.decisions` runs the handlers,
+`cqrskit.appending` makes their decisions durable.
 
 Decisions are made outside the log's lock, on aggregates from memory. That these are current is shown by the append
 itself: each stream version and each idempotency key can be taken once. What a batch looked at without appending to it
@@ -13,30 +14,22 @@ is decided at most twice. While that happens often, batches are decided under th
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from uuid import UUID
 
-import msgspec
 import structlog
 
+from cqrskit.appending import Appender, undecidable
 from cqrskit.commands import Command, HandlerRegistry
 from cqrskit.decisions import Batch, Decider
-from cqrskit.errors import (
-    CommitUnknown,
-    CqrskitError,
-    DeadlineExceeded,
-    ServerUnavailable,
-    ShuttingDown,
-    StreamConflict,
-)
-from cqrskit.event_store import EventStore, LockedLog
+from cqrskit.errors import CommitUnknown, CqrskitError, ServerUnavailable, ShuttingDown
+from cqrskit.event_store import EventStore
 from cqrskit.events import EventRegistry, Metadata
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
-from cqrskit.submissions import CommandQueue, CommandResult, Waiting, usable_keys
-from cqrskit.tasks import end_tasks, retry_delays
+from cqrskit.submissions import CommandQueue, CommandResult, usable_keys
+from cqrskit.tasks import end_tasks
 
 __all__ = ["CommandResult", "Executor"]
 
@@ -45,8 +38,6 @@ log = structlog.get_logger(__name__)
 BATCH_SIZE_ALONE = 32
 """Of many commands that wait while nothing is being appended, half are decided first, so that their append and the
 decisions on the others go side by side; fewer than this are not worth it."""
-LOOK_SECONDS_MIN = 1.0
-LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 
 
 class Executor:
@@ -67,7 +58,6 @@ class Executor:
         self._store = store
         self._handlers = handlers
         self._settings = settings
-        self._on_commit = on_commit
         self._clock = clock
         self._repository = Repository(
             registry,
@@ -83,10 +73,15 @@ class Executor:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._appending: Batch | None = None
-        self._known_head = 0
-        self._alone_since = 0
-        self._locked_batches = 0
-        self._locked_batches_next = LOCKED_BATCHES_MIN
+        self._appender = Appender(
+            store,
+            self._decider,
+            self._repository,
+            timeout_seconds=settings.command_timeout_seconds,
+            on_commit=on_commit,
+            on_snapshot=self._snapshots.add,
+            clock=clock,
+        )
 
     # --- callers
 
@@ -147,7 +142,7 @@ class Executor:
 
     async def start(self) -> None:
         """Begin to take commands."""
-        self._known_head = self._alone_since = await self._store.head()
+        self._appender.begin(await self._store.head())
         self._tasks = [
             asyncio.create_task(self._run(), name="cqrskit-executor"),
             asyncio.create_task(self._queue.give_up_late_ones(), name="cqrskit-deadlines"),
@@ -191,9 +186,8 @@ class Executor:
     async def _turn(self, batch: Batch) -> None:
         """Decide what comes while the batch before is being appended; then begin to append this one."""
         appending = self._appending
-        if self._locked_batches > 0 and appending is None:
-            self._locked_batches -= 1
-            await self._process_locked(self._queue.take(self._settings.batch_size_max))
+        if appending is None and self._appender.wants_lock():
+            await self._appender.process_locked(self._queue.take(self._settings.batch_size_max))
             return
         room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
         failure = await self._decide(batch, room)
@@ -208,14 +202,17 @@ class Executor:
                 await asyncio.wait({appending.appending})
             self._appending = batch.after = None
             if appending.failure is not None:
-                self._queue.put_back(self._undo(batch))
-                await self._recover(appending, appending.failure)
+                self._queue.put_back(self._appender.undo(batch))
+                batch.commands = []
+                await self._appender.recover(appending, appending.failure)
                 return
             if failure is None and len(batch.commands) < BATCH_SIZE_ALONE:
                 failure = await self._decide(batch, max(BATCH_SIZE_ALONE, len(self._queue) // 2))
         if failure is not None:
-            await self._recover(batch, failure)
+            await self._appender.recover(batch, failure)
         elif batch.commands:
+            if appending is not None:  # what was loaded before its commit and taken in after it has older positions
+                self._repository.committed(appending.positions, self._appender.known_head)
             self._decider.complete(batch)
             batch.appending = asyncio.create_task(self._append(batch), name="cqrskit-append")
             self._appending = batch
@@ -226,25 +223,25 @@ class Executor:
         """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
         space = self._settings.batch_size_max - len(batch.commands)
         batch.commands += self._queue.take(space if room is None else min(room, space))
+        limit_seconds = self._settings.command_timeout_seconds
         try:
-            await self._decider.decide(batch, self._store, now=self._clock(), as_of=self._known_head)
+            async with asyncio.timeout(limit_seconds):
+                await self._decider.decide(batch, self._store, now=self._clock(), as_of=self._appender.known_head)
         except CqrskitError as error:
             return error
+        except TimeoutError:
+            return ServerUnavailable("Postgres", "the event store", f"it did not answer within {limit_seconds:g} s")
+        except Exception as error:
+            return undecidable(error)
         return None
 
-    def _undo(self, batch: Batch) -> list[Waiting]:
-        """Take a batch's decisions back; its commands are to be decided again, or told that nothing happened."""
-        self._decider.undo(batch)
-        return batch.commands
-
-    # --- append
+    # --- append and reply
 
     async def _append(self, batch: Batch) -> None:
         """Make a batch durable and resolve its callers. A failure is kept for the loop, which knows what comes next."""
         try:
             async with asyncio.timeout(self._settings.command_timeout_seconds):
-                previous_head = await self._append_unlocked(batch)
-            self._committed(batch, previous_head)
+                await self._appender.append(batch)
         except CqrskitError as error:
             batch.failure = error
         except Exception as error:
@@ -254,135 +251,6 @@ class Executor:
         finally:
             batch.done = True
             self._queue.wake.set()
-
-    async def _append_unlocked(self, batch: Batch) -> int:
-        """Append what was decided from memory, if that was current; StreamConflict if not. The head before it."""
-        assert batch.new is not None, "the batch is complete"
-        new = batch.new
-        anything = bool(new.events or new.receipts)
-        looked_at = batch.looked_at()
-        if not looked_at:
-            previous_head = await self._store.append(new) if anything else self._known_head
-            assert previous_head is not None, "no head was expected"
-            return previous_head
-        if self._are_current(looked_at):
-            expected = self._known_head
-            found = await self._store.append(new, expected_head=expected) if anything else await self._store.head()
-            if found == expected:
-                return found
-        async with self._store.locked() as held:
-            await self._require_current(looked_at, held)
-            if anything:
-                await held.append(new)
-            return held.previous_head
-
-    def _are_current(self, looked_at: Mapping[UUID, tuple[int, int]]) -> bool:
-        """Whether these were seen since anybody but us has appended, as far as we know."""
-        return all(as_of >= self._alone_since for _, as_of in looked_at.values())
-
-    async def _require_current(self, looked_at: Mapping[UUID, tuple[int, int]], held: LockedLog) -> None:
-        """StreamConflict if one of these is not what the log says: not what is in memory now, but what was seen."""
-        found = await held.load({stream_id: version for stream_id, (version, _) in looked_at.items()}, (), ())
-        if found.events:
-            raise StreamConflict(f"stream {found.events[0].stream_id} has changed")
-        kept = {each: 0 for each in looked_at if self._repository.known(each) is not None}
-        self._repository.learn(kept, found, held.previous_head)
-
-    async def _process_locked(self, commands: list[Waiting]) -> None:
-        """Decide and append while the log's head is held: nothing can change meanwhile."""
-        if not commands:
-            return
-        batch = Batch(commands)
-        try:
-            async with asyncio.timeout(self._settings.command_timeout_seconds):
-                previous_head = await self._append_locked(batch)
-            self._committed(batch, previous_head)
-        except TimeoutError:
-            if batch.new is None:
-                for waiting in self._undo(batch):
-                    waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
-            else:
-                await self._recover(batch, CommitUnknown(), locked=True)
-        except CqrskitError as failure:
-            await self._recover(batch, failure, locked=True)
-
-    async def _append_locked(self, batch: Batch) -> int:
-        async with self._store.locked() as held:
-            if held.previous_head != self._known_head:
-                self._known_head = self._alone_since = held.previous_head
-            self._repository.required_as_of = self._alone_since
-            try:
-                await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
-            finally:
-                self._repository.required_as_of = 0
-            new = self._decider.complete(batch)
-            if new.events or new.receipts:
-                await held.append(new)
-            return held.previous_head
-
-    # --- reply
-
-    def _committed(self, batch: Batch, previous_head: int) -> None:
-        """The batch is durable behind this head: note it, and tell the callers."""
-        if previous_head != self._known_head:
-            self._alone_since = previous_head
-        position = previous_head
-        positions: dict[UUID, int] = {}
-        for event in () if batch.new is None else batch.new.events:
-            position += 1
-            positions[event.stream_id] = position
-        self._known_head = position
-        self._repository.committed(positions, position)
-        for decision in batch.decisions:
-            decision.result = decision.result_after(previous_head)
-            decision.waiting.resolve(decision.result)
-        if self._locked_batches == 0:
-            self._locked_batches_next = LOCKED_BATCHES_MIN
-        for snapshot in batch.snapshots:
-            self._snapshots.add(msgspec.structs.replace(snapshot, position=positions[snapshot.stream_id]))
-        if self._on_commit is not None and positions:
-            self._on_commit()
-
-    # --- when it fails
-
-    async def _recover(self, batch: Batch, failure: CqrskitError, *, locked: bool = False) -> None:
-        """Go on with a batch that failed as a whole, so that each of its commands ends as it would have alone."""
-        if isinstance(failure, CommitUnknown):
-            await self._find_out(batch)
-        elif isinstance(failure, StreamConflict) and not locked:
-            self._locked_batches = self._locked_batches_next
-            self._locked_batches_next = min(2 * self._locked_batches_next, LOCKED_BATCHES_MAX)
-            await self._process_locked(self._undo(batch))
-        elif isinstance(failure, ServerUnavailable) or len(batch.commands) == 1:
-            for waiting in self._undo(batch):
-                waiting.resolve(failure)
-        else:
-            commands = self._undo(batch)
-            middle = len(commands) // 2
-            await self._process_locked(commands[:middle])
-            await self._process_locked(commands[middle:])
-
-    async def _find_out(self, batch: Batch) -> None:
-        """The answer to a commit was lost: ask the log whether the batch is there, until the callers' deadline."""
-        loop = asyncio.get_running_loop()
-        until = max(waiting.deadline for waiting in batch.commands)
-        log.warning("executor.commit_unknown", commands=len(batch.commands))
-        async for _ in retry_delays(until - loop.time()):
-            try:
-                async with asyncio.timeout(max(until - loop.time(), LOOK_SECONDS_MIN)):
-                    previous_head = None if batch.new is None else await self._store.settle(batch.new)
-            except (CqrskitError, TimeoutError):
-                for waiting in batch.commands:
-                    if waiting.deadline < loop.time():
-                        waiting.resolve(CommitUnknown())
-                continue
-            if previous_head is not None:
-                self._committed(batch, previous_head)
-            else:
-                await self._process_locked(self._undo(batch))
-            return
-        for waiting in self._undo(batch):
-            waiting.resolve(CommitUnknown())
 
     async def _give_up(self, batch: Batch) -> None:
         """An error that nobody planned: say that the outcome is unknown, and trust nothing in memory."""

@@ -5,9 +5,10 @@ command's content, which shows a retry to be one and names the field where a key
 outcome: the reply, or the refusal, which a retry gets again though the state has changed since.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -19,6 +20,7 @@ __all__ = ["NewReceipt", "Receipt", "ReceiptCodec"]
 CONTENT_BYTES_MAX = 1_024
 """A longer content is kept with digests in place of its long fields."""
 FIELD_BYTES_MAX = 64
+DIGEST = b'"blake2b:'
 
 
 encode_reply = msgspec.json.Encoder().encode
@@ -71,14 +73,9 @@ class ReceiptCodec:
         """The command as ``{"Name":{...}}``, long fields by their digests if the whole is long."""
         content = self._encode(command)
         if len(content) > CONTENT_BYTES_MAX:
-            content = self._encode({name: self._short(getattr(command, name)) for name in command.__struct_fields__})
+            fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+            content = self._encode({name: _short(value) for name, value in fields.items()})
         return self._prefixes[type(command)] + content + b"}"
-
-    def _short(self, value: object) -> object:
-        encoded = self._encode(value)
-        if len(encoded) <= FIELD_BYTES_MAX:
-            return msgspec.Raw(encoded)
-        return f"blake2b:{blake2b(encoded, digest_size=16).hexdigest()}"
 
     def differing_field(self, before: bytes, command: Command, content: bytes) -> str | None:
         """The first field in which a command differs from the content kept under its key; None for a retry of it.
@@ -93,13 +90,12 @@ class ReceiptCodec:
         if fields_before.keys() != fields_now.keys():
             return "command"
         ((kept,), (given,)) = (fields_before.values(), fields_now.values())
-        try:
-            first = msgspec.json.decode(kept, type=type(command))
-        except msgspec.ValidationError:  # it has digests, or its class has changed since
-            return _differing_key(msgspec.json.decode(kept), msgspec.json.decode(given))
-        return next(
-            (each for each in command.__struct_fields__ if getattr(first, each) != getattr(command, each)), None
-        )
+        if DIGEST not in bytes(kept):
+            with suppress(msgspec.ValidationError):  # its class may have changed since
+                first = msgspec.json.decode(kept, type=type(command))
+                names = command.__struct_fields__
+                return next((each for each in names if getattr(first, each) != getattr(command, each)), None)
+        return _differing_value(kept, given, get_type_hints(type(command)))
 
     def outcome_of_reply(self, reply: object) -> bytes:
         """The outcome of a command that was accepted."""
@@ -122,6 +118,25 @@ def _by_name(content: bytes) -> dict[str, msgspec.Raw]:
     return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
 
 
-def _differing_key(before: dict[str, object], now: dict[str, object]) -> str | None:
-    absent = object()
-    return next((each for each in {**now, **before} if before.get(each, absent) != now.get(each, absent)), None)
+def _short(value: msgspec.Raw) -> msgspec.Raw:
+    """A field's JSON, or a digest in place of a long one."""
+    encoded = bytes(value)
+    if len(encoded) <= FIELD_BYTES_MAX:
+        return value
+    return msgspec.Raw(DIGEST + blake2b(encoded, digest_size=16).hexdigest().encode() + b'"')
+
+
+def _differing_value(before: msgspec.Raw, now: msgspec.Raw, hints: dict[str, Any]) -> str | None:
+    """Compare field by field, as values where neither side is a digest and both still fit the field's type."""
+    fields_before, fields_now = (msgspec.json.decode(each, type=dict[str, msgspec.Raw]) for each in (before, now))
+    for name in {**fields_now, **fields_before}:
+        values = [bytes(fields.get(name, b"")) for fields in (fields_before, fields_now)]
+        if values[0] == values[1]:
+            continue
+        if all(values) and not any(each.startswith(DIGEST) for each in values):
+            with suppress(msgspec.ValidationError):
+                one, other = (msgspec.json.decode(each, type=hints.get(name, Any)) for each in values)
+                if one == other:
+                    continue
+        return name
+    return None

@@ -229,8 +229,8 @@ class Repository:
             loaded = known.get(stream_id)
             if loaded is None:
                 continue
-            loaded.position = position
-            loaded.as_of = as_of
+            loaded.position = max(loaded.position, position)
+            loaded.as_of = max(loaded.as_of, as_of)
             known.move_to_end(stream_id)
             aggregate = loaded.aggregate
             if aggregate is not None and aggregate.__dict__["_version"] % WEIGH_EVERY_VERSIONS == 1:

@@ -23,7 +23,7 @@ import msgspec
 import structlog
 
 from cqrskit.aggregate import Aggregate
-from cqrskit.errors import CqrskitError, DefinitionError
+from cqrskit.errors import DefinitionError
 from cqrskit.event_store import Snapshot
 
 __all__ = ["SnapshotCodec", "SnapshotSaver"]
@@ -129,7 +129,7 @@ class SnapshotSaver:
         if due:
             try:
                 await self._save(due)
-            except CqrskitError as error:
+            except Exception as error:
                 log.warning("snapshots.not_saved", snapshots=len(due), reason=str(error))
 
 

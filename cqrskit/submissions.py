@@ -152,7 +152,7 @@ class CommandQueue:
             next_one = waiting.popleft()
             if next_one.deadline < now:
                 _give_up(next_one)
-            elif not next_one.submission.future.done():
+            elif not next_one.resolved and not next_one.submission.future.done():
                 taken.append(next_one)
         return taken
 

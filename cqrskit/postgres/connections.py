@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
@@ -13,7 +14,12 @@ from cqrskit.errors import ConfigurationError, MigrationRequired, ServerUnavaila
 
 __all__ = ["address_of", "connect", "connection_errors", "open_pool"]
 
-CONNECTION_OPTIONS = "-c timezone=UTC"
+CONNECTION_OPTIONS = (
+    "-c timezone=UTC -c default_transaction_isolation=read\\ committed -c idle_in_transaction_session_timeout=60s"
+)
+"""Whatever the role or the database says: one who holds the log's head and is gone must not hold it for ever."""
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
+"""A server that is gone without a word is noticed within half a minute; what the URL says comes first."""
 
 AsyncPool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -38,7 +44,13 @@ def connection_errors(url: str) -> Iterator[None]:
             f"the database at {address_of(url)} lacks what this version needs ({_first_line(error)}); "
             "run `cqrskit migrate`"
         ) from error
-    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg.InternalError,
+        psycopg.errors.InsufficientPrivilege,
+        PoolTimeout,
+    ) as error:
         raise ServerUnavailable("Postgres", address_of(url), _first_line(error)) from error
 
 
@@ -55,6 +67,7 @@ async def connect(url: str, *, timeout_seconds: float, name: str = "cqrskit") ->
             connect_timeout=max(1, round(timeout_seconds)),
             options=CONNECTION_OPTIONS,
             application_name=name,
+            **_keepalives(url),
         )
 
 
@@ -67,7 +80,7 @@ async def open_pool(url: str, *, connections_max: int, timeout_seconds: float) -
         max_size=connections_max,
         timeout=timeout_seconds,
         open=False,
-        kwargs={"autocommit": True, "options": CONNECTION_OPTIONS},
+        kwargs={"autocommit": True, "options": CONNECTION_OPTIONS, **_keepalives(url)},
         name="cqrskit",
     )
     probe = await connect(url, timeout_seconds=timeout_seconds)
@@ -75,3 +88,8 @@ async def open_pool(url: str, *, connections_max: int, timeout_seconds: float) -
     with connection_errors(url):
         await pool.open(wait=True, timeout=timeout_seconds)
     return pool
+
+
+def _keepalives(url: str) -> dict[str, Any]:
+    said = conninfo_to_dict(url)
+    return {name: value for name, value in KEEPALIVES.items() if name not in said}

@@ -9,7 +9,6 @@ from uuid import UUID
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
-from psycopg_pool import PoolTimeout
 
 from cqrskit.errors import CommitUnknown
 from cqrskit.event_store import FeedBlock, Found, NewBatch, Snapshot
@@ -52,12 +51,14 @@ class PostgresLockedLog:
             position = await self._position_of("find_event", where, event.data, event.metadata, event.recorded_at)
             return None if position is None else position - 1
         if batch.receipts:
-            receipt = batch.receipts[0]
+            receipt = next((each for each in batch.receipts if each.position is None), batch.receipts[0])
             position = await self._position_of(
                 "find_receipt", {"key": receipt.key}, receipt.command, receipt.outcome, receipt.recorded_at
             )
-            return position if position is None or receipt.position is not None else position - receipt.place
-        return self.previous_head
+            if position is None:
+                return None
+            return self.previous_head if receipt.position is not None else position - receipt.place
+        return None
 
     async def _position_of(self, name: str, where: dict[str, object], *content: object) -> int | None:
         """The position in the one row of this place, if the row has this content."""
@@ -146,13 +147,13 @@ class PostgresEventStore:
     async def _with_connection(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
         """Run work that may run twice: after a restart of the server the pool's connections are dead and look alive."""
         with connection_errors(self._url):
+            used: AsyncConnection[TupleRow] | None = None
             try:
                 async with self._pool.connection() as connection:
+                    used = connection
                     return await work(connection)
-            except PoolTimeout:
-                raise
             except psycopg.OperationalError:
-                if not connection.broken:
+                if used is None or not used.broken:
                     raise
             await self._pool.check()
             async with self._pool.connection() as connection:

@@ -30,6 +30,8 @@ from cqrskit.tasks import retry_delays
 __all__ = ["Writer", "append_batch", "values_of"]
 
 END_TIMEOUT_SECONDS = 5.0
+DATA_REFUSED = ("54", "P0")
+"""SQLSTATEs of what is too large, and of what a trigger refuses."""
 SERVER_ENDS = "57P0"
 """SQLSTATEs of a server that shuts down, crashes or starts."""
 
@@ -88,9 +90,14 @@ class Writer:
         return CommitUnknown()
 
     async def _connected(self) -> AsyncConnection[TupleRow]:
-        if self._connection is None or self._connection.closed or self._connection.broken:
-            self._name = f"cqrskit writer {uuid4().hex}"
-            self._connection = await connect(self._url, timeout_seconds=self._connect_timeout_seconds, name=self._name)
+        connection = self._connection
+        if connection is not None:
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+                return connection
+            await connection.close()
+            await self.end_lost()  # it may hold the log's head until the server notices
+        self._name = f"cqrskit writer {uuid4().hex}"
+        self._connection = await connect(self._url, timeout_seconds=self._connect_timeout_seconds, name=self._name)
         return self._connection
 
     async def _roll_back(self, connection: AsyncConnection[TupleRow]) -> None:
@@ -147,9 +154,10 @@ def _is_answer(error: psycopg.Error, connection: AsyncConnection[TupleRow]) -> b
 
 def _refusal_of(error: psycopg.Error, url: str) -> CqrskitError:
     """What the server's refusal means: the data was at fault, or the server's state (locked, full, too slow)."""
-    if isinstance(error, psycopg.OperationalError):
-        return ServerUnavailable("Postgres", address_of(url), str(error).strip())
-    return CommandFailed("of this batch", f"Postgres refused its events: {error}")
+    blames_data = isinstance(error, psycopg.DataError | psycopg.IntegrityError)
+    if blames_data or (error.sqlstate or "").startswith(DATA_REFUSED):
+        return CommandFailed("of this batch", f"Postgres refused its events: {error}")
+    return ServerUnavailable("Postgres", address_of(url), str(error).strip())
 
 
 def values_of(batch: NewBatch, expected_head: int | None = None) -> dict[str, object]:

@@ -4,7 +4,7 @@ from collections import Counter as Tally
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
 
@@ -75,6 +75,12 @@ class Require(Command):
     at_least: int
 
 
+class GrowNumbered(Command):
+    """Grow so many counters, whose ids are made from their numbers."""
+
+    count: int
+
+
 class Label(Command):
     """Give a counter a name."""
 
@@ -127,6 +133,13 @@ def move(command: Move, repository: Repository) -> None:
     repository.get(Counter, command.target_id).grow(by=command.by)
 
 
+@handles(GrowNumbered)
+def grow_numbered(command: GrowNumbered, repository: Repository) -> None:
+    """Change one after another."""
+    for number in range(command.count):
+        repository.get(Counter, uuid5(NAMESPACE_OID, str(number))).grow(by=1)
+
+
 @handles(Label)
 def label(command: Label, repository: Repository) -> Any:
     """Name it; what some names are replied to cannot be written as JSON."""
@@ -170,7 +183,7 @@ class Counts(Projection):
 
 
 counting = Application(
-    "counting", aggregates=[Counter], handlers=[grow, require, move, label, forget], projections=[Counts]
+    "counting", aggregates=[Counter], handlers=[grow, require, move, grow_numbered, label, forget], projections=[Counts]
 )
 
 
