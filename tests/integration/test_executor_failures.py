@@ -204,7 +204,7 @@ async def test_an_error_outside_any_handler_fails_its_own_command_only(settings:
 
 
 async def test_stopping_while_the_database_is_held_leaves_nobody_without_an_answer(postgres_dsn: str) -> None:
-    settings = Settings(database_url=postgres_dsn, shutdown_timeout_seconds=0.3, command_timeout_seconds=0.5)
+    settings = Settings(database_url=postgres_dsn, shutdown_timeout_seconds=0.3)
     for locked in (0, 3):
         async with opened(settings) as runtime:
             await runtime.executor.execute(Grow(counter_id=uuid4()))
