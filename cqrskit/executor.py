@@ -211,7 +211,8 @@ class Executor:
         if failure is not None:
             await self._appender.recover(batch, failure)
         elif batch.commands:
-            if appending is not None:  # what was loaded before its commit and taken in after it has older positions
+            if appending is not None and any(decision.only_looks for decision in batch.decisions):
+                # What was loaded before that commit, and taken in after it, has older positions.
                 self._repository.committed(appending.positions, self._appender.known_head)
             self._decider.complete(batch)
             batch.appending = asyncio.create_task(self._append(batch), name="cqrskit-append")
