@@ -77,14 +77,17 @@ async def measure(bench: Bench) -> list[Row]:
             return float(found["per_second"])
 
         batched = {"transfers_per_request": BATCH, "connections": BATCHES_IN_FLIGHT}
-        sides = [
+        singles = [
             Side("one", partial(loaded, "one", at_work.ledger, count)),
             Side("nothing", partial(loaded, "nothing", at_work.nothing, count)),
+        ]
+        batches_of_them = [
             Side("many", partial(loaded, "many", at_work.ledger, batches, **batched)),
             Side("direct", partial(_direct, runtime, accounts, batches)),
         ]
-        await interleaved(bench.rounds, *sides)
-    one, nothing, many, direct = (side.value for side in sides)
+        await interleaved(bench.rounds, *singles)
+        await interleaved(bench.rounds, *batches_of_them)
+    one, nothing, many, direct = (side.value for side in (*singles, *batches_of_them))
     return [
         Row(
             f"HTTP, one transfer per request, {CONNECTIONS} connections",
