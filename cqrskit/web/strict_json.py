@@ -20,6 +20,15 @@ _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 class StrictRequest(Request[Any, Any, Any]):
     """A request whose JSON body is decoded to the route's own type, strictly."""
 
+    async def body(self) -> bytes:
+        """The body. Raises ClientException if there is none where the route needs one."""
+        body = await super().body()
+        if not body:
+            field = self.route_handler.parsed_data_field
+            if field is not None and field.is_required:
+                raise ClientException("the body is missing: this route reads JSON")
+        return body
+
     async def json(self) -> Any:
         """The decoded body. Raises ClientException for malformed JSON, ValidationException for a wrong value."""
         return _decoded(await self.body(), _decoder_of(self.route_handler))

@@ -74,6 +74,12 @@ async def test_a_malformed_position_is_refused(client: httpx.AsyncClient, positi
     assert field in str(found["errors"])
 
 
+async def test_an_empty_body_is_told_to_be_missing(client: httpx.AsyncClient) -> None:
+    account = await opened(client)
+    reply = await client.post(f"{account}/credit", content=b"", headers={"Content-Type": "application/json"})
+    assert problem(reply, 400, "invalid_request")["detail"] == "the body is missing: this route reads JSON"
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
