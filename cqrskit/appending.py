@@ -160,11 +160,12 @@ class Appender:
 
     def _committed(self, batch: Batch, previous_head: int) -> None:
         """The batch is durable behind this head: note it, and tell the callers."""
+        assert batch.new is not None, "the batch is complete"
         if previous_head != self.known_head:
             self._alone_since = previous_head
         position = previous_head
         positions: dict[UUID, int] = {}
-        for event in () if batch.new is None else batch.new.events:
+        for event in batch.new.events:
             position += 1
             positions[event.stream_id] = position
         self.known_head = position
@@ -236,7 +237,7 @@ class Appender:
 
 def undecidable(error: Exception) -> CommandFailed:
     """An error outside any handler, as of a stream that cannot be folded: halving finds the command that meets it."""
-    log.error("executor.batch_failed", exc_info=error)
+    log.error("executor.batch_undecidable", exc_info=error)
     failure = CommandFailed("of this batch", f"{type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure

@@ -22,7 +22,6 @@ CONTENT_BYTES_MAX = 1_024
 FIELD_BYTES_MAX = 64
 DIGEST = b'"blake2b:'
 
-
 encode_reply = msgspec.json.Encoder().encode
 
 
@@ -112,10 +111,6 @@ class ReceiptCodec:
             refused = kept.refused
             return remembered_refusal(refused.code, refused.message, refused.details, receipt.position)
         return self._replies[command_class].decode(kept.reply)
-
-
-def _by_name(content: bytes) -> dict[str, msgspec.Raw]:
-    return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
 
 
 def _short(value: msgspec.Raw) -> msgspec.Raw:

@@ -12,7 +12,15 @@ from cqrskit.commands import Command
 from cqrskit.errors import Busy, CqrskitError, DeadlineExceeded, InvalidIdempotencyKey
 from cqrskit.events import Metadata
 
-__all__ = ["CommandQueue", "CommandResult", "SingleSubmission", "Submission", "Waiting", "usable_keys"]
+__all__ = [
+    "KEY_LENGTH_MAX",
+    "CommandQueue",
+    "CommandResult",
+    "SingleSubmission",
+    "Submission",
+    "Waiting",
+    "usable_keys",
+]
 
 RETRY_AFTER_SECONDS = 0.5
 LOOK_FOR_DEADLINES_SECONDS = 0.25

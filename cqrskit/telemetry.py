@@ -12,6 +12,7 @@ LOG_EVENTS = {
     "database.embedded": "no database is configured, so an embedded Postgres runs in the data folder",
     "executor.batch_failed": "an unexpected error ended a batch; its callers were told that the outcome is unknown",
     "executor.append_failed": "an unexpected error ended an append; the log is asked whether it took effect",
+    "executor.batch_undecidable": "an error outside any handler met a batch, which is halved to find its command",
     "executor.commit_unknown": "a commit's answer was lost; the log is asked whether it took effect",
     "executor.handler_failed": "a handler raised something other than Rejected; the command changed nothing",
     "listener.disconnected": "the connection that wakes followers was lost; they poll until it is back",

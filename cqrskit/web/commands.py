@@ -10,6 +10,7 @@ from cqrskit.commands import Command
 from cqrskit.errors import CqrskitError
 from cqrskit.events import Metadata
 from cqrskit.executor import CommandResult, Executor
+from cqrskit.submissions import KEY_LENGTH_MAX
 from cqrskit.web.positions import at_position
 from cqrskit.web.requests import RequestContext
 
@@ -19,7 +20,6 @@ T = TypeVar("T")
 
 IDEMPOTENT_REPLAY = "Idempotent-Replay"
 """The header, with the value ``true``, of a reply that was given before."""
-KEY_LENGTH_MAX = 255
 
 Actor = Callable[[Request[Any, Any, Any]], str | None]
 """Who sends a request, for the log; None: not known."""

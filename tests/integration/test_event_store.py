@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import LiteralString
 from uuid import UUID, uuid4
 
+import msgspec
 import psycopg
 import pytest
 
@@ -124,6 +125,24 @@ async def test_a_load_gives_only_what_is_newer_than_what_is_known(postgres_dsn: 
         assert found.receipts == [Receipt("key", b'{"Do":{}}', b'{"reply":1}', 4)]
         found = await store.load({other: 0}, [], ["square"])
         assert (found.snapshots, [event.stream_version for event in found.events]) == ([], [1])
+
+
+async def test_settling_tells_for_certain_whether_this_very_batch_is_in_the_log(postgres_dsn: str) -> None:
+    async with opened(postgres_dsn) as store:
+        stream_id, moment = uuid4(), datetime(2026, 1, 1, tzinfo=UTC)
+        old = NewReceipt("old", b"{}", b"{}", 1, 0, moment)
+        fresh = NewReceipt("fresh", b"{}", b"{}", None, 0, moment)
+        await append(store, new(uuid4(), 1), new(uuid4(), 1))
+        batch, receipts = NewBatch([new(stream_id, 1), new(stream_id, 2)], []), NewBatch([], [old, fresh])
+        for each in (batch, receipts):
+            assert await store.settle(each) is None
+            await store.append(each)
+        await append(store, new(uuid4(), 1))
+        assert await store.settle(batch) == 2
+        assert await store.settle(receipts) == 4, "as of what got its place then, not of an older reply"
+        other = msgspec.structs.replace(new(stream_id, 1), data=b'{"number":7}')
+        assert await store.settle(NewBatch([other], [])) is None, "somebody else's event at the same place"
+        assert await store.settle(NewBatch([], [])) is None, "what was only looked at is to be looked at again"
 
 
 async def test_a_database_that_is_gone_is_named_without_its_password() -> None:

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from cqrskit import Aggregate, Application, Command, Repository, Settings, event, handles
+from cqrskit import Aggregate, Application, Command, CommandFailed, Repository, Settings, event, handles
 from cqrskit.event_store import Found
 from cqrskit.testing import eventually
 
@@ -125,17 +125,23 @@ async def test_a_snapshot_of_another_shape_is_ignored_and_replaced(settings: Set
 async def test_a_snapshot_never_holds_what_was_not_committed(settings: Settings) -> None:
     with psycopg.connect(str(settings.database_url)) as connection:
         connection.execute('ALTER TABLE events ADD CONSTRAINT no_x CHECK (data <> \'{"line":"x"}\'::bytea)')
+    refused_id = uuid4()
+    await fill(settings, refused_id, 8)  # 9 events: the next one makes a snapshot due, and is refused
+    async with logs.open(settings) as runtime:
+        with pytest.raises(CommandFailed):
+            await runtime.executor.execute(Write(log_id=refused_id, line="x"))
+    assert rows(settings, "SELECT count(*) FROM snapshots") == [(0,)]
     log_id = uuid4()
     async with logs.open(settings) as runtime:
         for _ in range(30):
             good = Write(log_id=log_id, line="good")
             commands = [good, Write(log_id=log_id, line="x"), good, Write(log_id=log_id, line="bad", fail=True)]
             await asyncio.gather(*(runtime.executor.execute_many([each]) for each in commands))
-    assert rows(settings, "SELECT count(*) FROM events") == [(61,)]
+    assert rows(settings, "SELECT count(*) FROM events") == [(9 + 61,)]
     async with logs.open(settings) as runtime:
         found = await runtime.event_store.load({log_id: 0}, [], logs.snapshots.shapes)
         repository = Repository(logs.registry, logs.snapshots, size_max=10, bytes_max=10**9)
-        repository.learn({log_id: 0}, found, 61)
+        repository.learn({log_id: 0}, found, 70)
         assert len(found.snapshots) == 1
         assert (repository.get(Log, log_id).length, repository.get(Log, log_id).version) == (60, 61)
 

@@ -102,6 +102,18 @@ def test_long_contents_are_kept_short_and_still_name_the_field() -> None:
     assert CODEC.differing_field(CODEC.content_of(one), one, CODEC.content_of(one)) is None
 
 
+def test_long_contents_too_compare_moments_as_moments_and_name_the_field_that_differs() -> None:
+    moment = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    one = Pay(payment_id=ID, amount=1, at=moment, note="x" * 2_000)
+    again = Pay(payment_id=ID, amount=1, at=moment.astimezone(timezone(timedelta(hours=5))), note="x" * 2_000)
+    other = Pay(payment_id=ID, amount=2, at=moment, note="x" * 2_000)
+    kept = CODEC.content_of(one)
+    assert b"xxx" not in kept
+    assert CODEC.differing_field(kept, again, CODEC.content_of(again)) is None
+    assert CODEC.differing_field(kept, other, CODEC.content_of(other)) == "amount"
+    assert b"lines" not in kept, "what has its default is left out, so that a field added later makes no difference"
+
+
 @given(st.integers(-(2**63), 2**63 - 1), moments)
 def test_a_reply_comes_back_as_the_handler_says_it_is(number: int, at: datetime) -> None:
     reply = Reply(number, at)
