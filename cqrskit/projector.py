@@ -9,17 +9,15 @@ checkpoint, and two projectors at once are harmless.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Any
 
-import msgspec
 import structlog
 
 from cqrskit.consistency import Checkpoint, Checkpoints, ParkedKey, Positions
-from cqrskit.errors import CqrskitError, EventDecodeError, ServerUnavailable, UnknownEventType
+from cqrskit.errors import CqrskitError, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
-from cqrskit.events import EventRegistry, RecordedEvent
-from cqrskit.projection import Fold, Projection, folds_of
+from cqrskit.events import EventRegistry
+from cqrskit.folding import Folded, Folding, Item
+from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore, Stored
 from cqrskit.settings import Settings
 
@@ -29,16 +27,6 @@ log = structlog.get_logger(__name__)
 
 HELD_DOCUMENTS_MAX = 20_000
 RETRY_SECONDS_MAX = 5.0
-
-Item = tuple[Fold, Any, RecordedEvent]
-
-
-class _Folded(msgspec.Struct):
-    """A document in the making: its version, its content, and whether this block changed it."""
-
-    version: int
-    document: Any
-    changed: bool = False
 
 
 class Projector:
@@ -65,11 +53,9 @@ class Projector:
         self._read_store = read_store
         self._checkpoints = checkpoints
         self._positions = positions
-        self._registry = registry
         self._settings = settings
         self._wake = wake
-        self._folds = folds_of(projection)
-        self._types = sorted(self._folds)
+        self._folding = Folding(projection, registry)
         self._index = projection.index
         self._index_identity = ""
         self._held: OrderedDict[str, Stored] = OrderedDict()
@@ -113,7 +99,7 @@ class Projector:
     async def step(self) -> bool:
         """Fold one block, if there is one, and refresh when it is due. True: the projection is level with the log."""
         self._wake.clear()
-        block = await self._event_store.read(self.position, self._settings.block_size_max, self._types)
+        block = await self._event_store.read(self.position, self._settings.block_size_max, self._folding.types)
         if block.until > self.position:
             await self._fold_block(block)
             self.position = block.until
@@ -140,59 +126,33 @@ class Projector:
     # --- fold
 
     async def _fold_block(self, block: FeedBlock) -> None:
-        groups = self._group(block.events)
+        groups = self._folding.group(block.events)
         skipped = {key: len(groups.pop(key)) for key in self._parked & groups.keys()}
         started = await self._start_documents(groups)
         parked: list[ParkedKey] = []
         for key, items in groups.items():
-            failure = _fold(started[key], items)
+            failure = self._folding.fold(started[key], items)
             if failure is not None:
-                position, reason = failure
-                parked.append(ParkedKey(key, position, reason))
+                parked.append(ParkedKey(key, failure.position, failure.reason))
         await self._write(started, parked)
         await self._park(parked)
         if skipped:
             await self._checkpoints.count_skipped(self._index.name, self._index.generation, skipped)
 
-    def _group(self, events: Sequence[RecordedEvent]) -> dict[str, list[Item]]:
-        """Events by the document that they change, in the order of the log."""
-        groups: dict[str, list[Item]] = {}
-        folds, decode = self._folds, self._registry.decode
-        for recorded in events:
-            try:
-                event = decode(recorded)
-                fold = folds[recorded.type]
-                key = fold.key(event, recorded)
-            except (EventDecodeError, UnknownEventType):
-                raise
-            except Exception as error:
-                raise CqrskitError(
-                    f"projection {self.projection.name}: the key of event {recorded.position} ({recorded.type}) "
-                    f"cannot be found: {type(error).__name__}: {error}; correct the key function and start again"
-                ) from error
-            if key is None:
-                continue
-            group = groups.get(key)
-            if group is None:
-                groups[key] = [(fold, event, recorded)]
-            else:
-                group.append((fold, event, recorded))
-        return groups
-
-    async def _start_documents(self, groups: dict[str, list[Item]]) -> dict[str, _Folded]:
+    async def _start_documents(self, groups: dict[str, list[Item]]) -> dict[str, Folded]:
         """The documents as they were before the block: held, loaded in one request, or not yet there."""
         held = self._held
-        wanted = [key for key, items in groups.items() if key not in held and not items[0][0].creates]
+        wanted = [key for key, items in groups.items() if key not in held and not self._folding.begins(items)]
         loaded = await self._read_store.load(self._index, wanted) if wanted else {}
-        started: dict[str, _Folded] = {}
+        started: dict[str, Folded] = {}
         for key in groups:
             stored = held.get(key) or loaded.get(key)
-            started[key] = _Folded(0, None) if stored is None else _Folded(stored.version, stored.document)
+            started[key] = Folded(0, None) if stored is None else Folded(stored.version, stored.document)
         return started
 
     # --- write
 
-    async def _write(self, started: dict[str, _Folded], parked: list[ParkedKey]) -> None:
+    async def _write(self, started: dict[str, Folded], parked: list[ParkedKey]) -> None:
         changes = [Change(key, folded.version, folded.document) for key, folded in started.items() if folded.changed]
         if not changes:
             return
@@ -241,20 +201,3 @@ class Projector:
         self._unrefreshed = False
         self.visible_position = self.position
         await self._save()
-
-
-def _fold(folded: _Folded, items: list[Item]) -> tuple[int, str] | None:
-    """Fold a document's events into it; position and reason of the first that fails, which ends the fold."""
-    for fold, event, recorded in items:
-        if recorded.position <= folded.version:
-            continue
-        try:
-            document = fold.apply(folded.document, event, recorded)
-        except Exception as error:
-            return recorded.position, f"{type(error).__name__}: {error}"
-        if document is None and folded.document is None:
-            continue
-        folded.document = document
-        folded.version = recorded.position
-        folded.changed = True
-    return None

@@ -11,7 +11,8 @@ from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, NotFoun
 from cqrskit.document import shape_of
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
 from cqrskit.elasticsearch.bulk import write_in_bulk
-from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD, condition_body, index_body, search_body
+from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD, index_body
+from cqrskit.elasticsearch.search_body import condition_body, search_body
 from cqrskit.errors import ConfigurationError, ReadStoreError, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
