@@ -5,7 +5,7 @@ Postgres); queries read the documents, and a reader that asks for its own write 
 """
 
 from cqrskit.aggregate import Aggregate, event
-from cqrskit.application import Application, ProjectionStatus, Runtime
+from cqrskit.application import Application, Runtime
 from cqrskit.commands import Command, handles
 from cqrskit.consistency import Answer, Reader
 from cqrskit.document import Indexed, Text, Unindexed
@@ -38,6 +38,7 @@ from cqrskit.query import All, Any, Condition, Match, Not, Query, Range, Sort, T
 from cqrskit.read_store import Page, Stored
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings, load_settings
+from cqrskit.status import ProjectionStatus
 
 __all__ = [
     "Aggregate",

@@ -8,20 +8,20 @@ import contextlib
 import gc
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 
-import msgspec
 import structlog
 
 from cqrskit.aggregate import Aggregate, event_classes
+from cqrskit.checkpoints import Lease
 from cqrskit.commands import Handler, HandlerRegistry
-from cqrskit.consistency import Checkpoint, Positions, Reader
+from cqrskit.consistency import Positions, Reader
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.embedded import EmbeddedPostgres
 from cqrskit.errors import ConfigurationError, DefinitionError
 from cqrskit.event_versions import Upcaster
 from cqrskit.events import EventRegistry
 from cqrskit.executor import Executor
+from cqrskit.generations import code_of, generation_for
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
 from cqrskit.postgres.connections import address_of, open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
@@ -34,29 +34,13 @@ from cqrskit.read_store import ReadStore
 from cqrskit.retention import ReceiptPruner
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec
+from cqrskit.status import ProjectionStatus, statuses
 from cqrskit.tasks import end_tasks
+from cqrskit.worker import Worker
 
-__all__ = ["Application", "ProjectionStatus", "Runtime", "database_url"]
+__all__ = ["Application", "Runtime", "database_url"]
 
 log = structlog.get_logger(__name__)
-
-
-class ProjectionStatus(msgspec.Struct, frozen=True):
-    """How far one projection is. `lag_seconds` is the age of the oldest event that it has not folded.
-
-    `documents` is None where they were not counted.
-    """
-
-    name: str
-    generation: int
-    position: int
-    visible_position: int
-    head: int
-    lag_events: int
-    lag_seconds: float
-    documents: int | None
-    parked_keys: int
-    failure: str | None = None
 
 
 class Application:
@@ -116,8 +100,8 @@ class Application:
     ) -> AsyncIterator["Runtime"]:
         """Wire the application to its servers, and close everything in the right order at the end.
 
-        `executor`: take commands. `projections`: names of those to run here (default: none; see
-        `Runtime.project`). Raises ServerUnavailable, MigrationRequired or ConfigurationError.
+        `executor`: take commands. `projections`: names of those to run here, as far as no other worker does (default:
+        none). Raises ServerUnavailable, MigrationRequired, RebuildRequired or ConfigurationError.
         """
         async with AsyncExitStack() as stack:
             url = await _open_database(settings, stack)
@@ -165,10 +149,9 @@ class Runtime:
         self.checkpoints = checkpoints
         self.positions = Positions(checkpoints)
         self.reader = Reader(read_store, self.positions, settings)
-        self.projectors: dict[str, Projector] = {}
+        self.worker: Worker | None = None
         self._notifier = notifier
         self._listener = listener
-        self._tasks: list[asyncio.Task[None]] = []
         self._pruning: list[asyncio.Task[None]] = []
         self.receipt_pruner = (
             None
@@ -197,19 +180,24 @@ class Runtime:
             await self.executor.start()
             if self.receipt_pruner is not None:
                 self._pruning = [asyncio.create_task(self.receipt_pruner.run(), name="cqrskit-receipts")]
-        for name in names:
-            await self.project(self.application.projection_named(name))
+        if executor or names:
+            await self._check_documents()
         if names:
+            self.worker = Worker(
+                [self.application.projection_named(name) for name in names],
+                read_store=self.read_store,
+                checkpoints=self.checkpoints,
+                settings=self.settings,
+                make_projector=self.projector,
+            )
+            await self.worker.start()
             await self._listener.start()
 
-    async def project(self, projection: type[Projection]) -> Projector:
-        """Run a projection as a task of this runtime; it is stopped when the runtime closes.
-
-        When this returns, its index is there and readers know its checkpoint. Raises ServerUnavailable, or
-        ConfigurationError if the index was made for other documents.
-        """
-        projector = Projector(
-            projection(),
+    def projector(self, projection: Projection, lease: Lease, *, block_size: int | None = None) -> Projector:
+        """A projector for a partition that is leased, not yet opened; workers and rebuilds make theirs here."""
+        return Projector(
+            projection,
+            lease,
             event_store=self.event_store,
             read_store=self.read_store,
             checkpoints=self.checkpoints,
@@ -217,71 +205,53 @@ class Runtime:
             registry=self.application.registry,
             settings=self.settings,
             wake=self._listener.follow(),
+            block_size=block_size,
         )
-        await projector.open()
-        self.projectors[projection.name] = projector
-        self._tasks.append(asyncio.create_task(_supervise(projector), name=f"cqrskit-{projection.name}"))
-        return projector
 
     async def close(self) -> None:
         """Finish the accepted commands, then stop the projections."""
         await self.executor.stop()
-        await end_tasks([*self._tasks, *self._pruning])
+        await end_tasks(self._pruning)
+        if self.worker is not None:
+            await self.worker.stop()
         await self._listener.stop()
         await self._notifier.stop()
 
     @property
     def stopped_projections(self) -> list[str]:
-        """Names of the projections that were run here and cannot go on; their projector's `failure` says why."""
-        return [name for name, task in zip(self.projectors, self._tasks, strict=True) if task.done()]
+        """Names of the projections that were run here and cannot go on; `status` says why."""
+        return [] if self.worker is None else sorted(self.worker.failures)
 
     async def status(self, *, count_documents: bool = True) -> list[ProjectionStatus]:
-        """How far each projection of the application is; without `count_documents` the read store is not asked."""
-        head = await self.event_store.head()
-        checkpoints = {(each.name, each.generation): each for each in await self.checkpoints.all()}
-        return [
-            await self._status_of(
-                projection, checkpoints.get((projection.name, projection.generation)), head, count_documents
-            )
+        """How each projection of the application is; without `count_documents` the read store is not asked."""
+        return await statuses(
+            self.application.projections,
+            await self.positions.generations(fresh_for_seconds=0.0),
+            event_store=self.event_store,
+            read_store=self.read_store,
+            settings=self.settings,
+            failures=self.failures,
+            count_documents=count_documents,
+        )
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What keeps projections that are run here from going on, by their names, for the moment or for good."""
+        if self.worker is None:
+            return {}
+        found = {
+            projection.name: projector.failure
             for projection in self.application.projections
-        ]
+            for projector in self.worker.projectors(projection.name)
+            if projector.failure is not None
+        }
+        return {**found, **self.worker.failures}
 
-    async def _status_of(
-        self, projection: type[Projection], checkpoint: Checkpoint | None, head: int, count_documents: bool
-    ) -> ProjectionStatus:
-        name, generation = projection.name, projection.generation
-        position, visible_position = (
-            (0, 0)
-            if checkpoint is None
-            else (
-                checkpoint.position,
-                checkpoint.visible_position,
-            )
-        )
-        documents = 0 if count_documents else None
-        if count_documents and checkpoint is not None:
-            documents = await self.read_store.count(projection().index)
-        projector = self.projectors.get(name)
-        return ProjectionStatus(
-            name=name,
-            generation=generation,
-            position=position,
-            visible_position=visible_position,
-            head=head,
-            lag_events=max(head - position, 0),
-            lag_seconds=await self._lag_seconds(position, head),
-            documents=documents,
-            parked_keys=len(await self.checkpoints.parked_keys(name, generation)),
-            failure=None if projector is None else projector.failure,
-        )
-
-    async def _lag_seconds(self, position: int, head: int) -> float:
-        if position >= head:
-            return 0.0
-        block = await self.event_store.read(position, 1)
-        if not block.events:
-            return 0.0
-        return max((datetime.now(UTC) - block.events[0].recorded_at).total_seconds(), 0.0)
+    async def _check_documents(self) -> None:
+        """Raise RebuildRequired now, not at the first request, if documents have other fields than the code."""
+        generations = await self.checkpoints.generations()
+        for projection in self.application.projections:
+            generation_for(projection, code_of(projection), generations)
 
 
 def _collect_garbage_rarely(threshold_objects: int) -> None:
@@ -292,15 +262,6 @@ def _collect_garbage_rarely(threshold_objects: int) -> None:
     if threshold_objects:
         gc.freeze()
         gc.set_threshold(threshold_objects, 20, 50)
-
-
-async def _supervise(projector: Projector) -> None:
-    """Run a projector; one that cannot go on leaves its reason in `failure`, and the others go on."""
-    try:
-        await projector.run()
-    except Exception as error:
-        projector.failure = f"{type(error).__name__}: {error}"
-        log.exception("projector.stopped", projection=projector.projection.name, reason=str(error))
 
 
 @contextlib.asynccontextmanager

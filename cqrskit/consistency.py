@@ -6,18 +6,20 @@ or refused after a bounded wait; it is never answered from older ones.
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 
-from cqrskit.errors import NotYetVisible
+from cqrskit.checkpoints import Checkpoints, Code, Generation, Lease
+from cqrskit.errors import DocumentParked, NotYetVisible
+from cqrskit.generations import code_of, generation_for, index_of
 from cqrskit.projection import Projection
 from cqrskit.query import Query
-from cqrskit.read_store import Page, ReadStore, Stored
+from cqrskit.read_store import IndexSpec, Page, ReadStore, Stored
 from cqrskit.settings import Settings
 
-__all__ = ["Answer", "Checkpoint", "Checkpoints", "ParkedKey", "Positions", "Reader"]
+__all__ = ["Answer", "Positions", "Reader", "Standing"]
 
 T = TypeVar("T")
 
@@ -26,45 +28,30 @@ FRESH_FOR_SECONDS = 0.1
 RETRY_AFTER_SECONDS = 1.0
 
 
-class Checkpoint(msgspec.Struct, frozen=True):
-    """How far a projection is: all events up to `position` are in written documents, a search sees those up to
-    `visible_position`. It speaks of one index only; see `ReadStore.prepare`."""
+class Standing(msgspec.Struct, frozen=True):
+    """Where a projection stands for this program: the index that it reads, and how far that is.
 
-    name: str
-    generation: int
-    index_identity: str
+    All events up to `position` are in written documents, a search sees those up to `visible_position`. `parked` are the
+    keys of documents that lack events below that, each with the first position that it lacks.
+    """
+
+    index: IndexSpec
     position: int
     visible_position: int
+    parked: Mapping[str, int]
+
+    def lacks(self, document_id: str, position: int) -> bool:
+        """Whether the document is parked and lacks an event at or below a position."""
+        return self.parked.get(document_id, position + 1) <= position
 
 
-class ParkedKey(msgspec.Struct, frozen=True):
-    """A document whose fold failed at `position`; its later events are skipped until it is retried."""
+class _Here(msgspec.Struct):
+    """What the projector of one partition, in this process, has said last."""
 
-    key: str
+    epoch: int
     position: int
-    error: str
-
-
-class Checkpoints(Protocol):
-    """Where projections keep their positions and parked keys; each method may raise ServerUnavailable."""
-
-    async def register(self, name: str, generation: int, index_identity: str) -> Checkpoint:
-        """The checkpoint of a projection for this index, made at position 0 if it has none for it."""
-
-    async def save(self, checkpoint: Checkpoint) -> None:
-        """Move forward to these positions; never back, whoever calls last, and not for a replaced index."""
-
-    async def all(self) -> Sequence[Checkpoint]:
-        """Every projection's checkpoint."""
-
-    async def park(self, name: str, generation: int, parked: ParkedKey) -> None:
-        """Remember a parked key; a key parked already keeps its first position."""
-
-    async def parked_keys(self, name: str, generation: int) -> Sequence[ParkedKey]:
-        """The parked keys of a projection."""
-
-    async def count_skipped(self, name: str, generation: int, skipped: dict[str, int]) -> None:
-        """Add to the number of events that each parked key has missed."""
+    visible_position: int
+    parked: Mapping[str, int]
 
 
 class Positions:
@@ -76,67 +63,111 @@ class Positions:
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
-        self._known: dict[str, Checkpoint] = {}
-        self._changed = asyncio.Condition()
-        self._polled_at = 0.0
+        self._codes: dict[type[Projection], Code] = {}
+        self._generations: Sequence[Generation] = ()
+        self._parked: dict[tuple[str, int], dict[str, int]] = {}
+        self._here: dict[tuple[str, int, str, int], dict[int, _Here]] = {}
+        self._polled_at = float("-inf")
         self._poll_lock = asyncio.Lock()
 
-    def publish(self, checkpoint: Checkpoint) -> None:
-        """Take note of a projection's progress."""
-        known = self._known.get(checkpoint.name)
-        if known is not None and known.index_identity == checkpoint.index_identity:
-            checkpoint = msgspec.structs.replace(
-                checkpoint,
-                position=max(known.position, checkpoint.position),
-                visible_position=max(known.visible_position, checkpoint.visible_position),
-            )
-        self._known[checkpoint.name] = checkpoint
+    def publish(self, lease: Lease, position: int, visible_position: int, parked: Mapping[str, int]) -> None:
+        """A partition that is moved here has come so far; `parked` may change later, and is looked at again."""
+        partitions = self._here.setdefault(
+            (lease.projection, lease.generation, lease.index_identity, lease.partition.count), {}
+        )
+        partitions[lease.partition.number] = _Here(lease.epoch, position, visible_position, parked)
 
-    async def current(self, projection: type[Projection]) -> Checkpoint:
-        """A recent checkpoint of a projection, at most 0.1 s old."""
+    def withdraw(self, lease: Lease) -> None:
+        """A partition is no longer moved here."""
+        key = (lease.projection, lease.generation, lease.index_identity, lease.partition.count)
+        here = self._here.get(key, {}).get(lease.partition.number)
+        if here is not None and here.epoch == lease.epoch:
+            del self._here[key][lease.partition.number]
+
+    async def generations(self, *, fresh_for_seconds: float = FRESH_FOR_SECONDS) -> Sequence[Generation]:
+        """All generations, as they were at most so long ago."""
+        await self._poll(fresh_for_seconds)
+        return self._generations
+
+    async def current(self, projection: type[Projection]) -> Standing:
+        """Where a projection stands, at most 0.1 s ago. Raises RebuildRequired."""
         await self._poll(FRESH_FOR_SECONDS)
-        return self._get(projection)
+        return self._standing(projection)
 
     async def wait(
         self, projection: type[Projection], position: int, *, visible: bool, timeout_seconds: float
-    ) -> Checkpoint:
+    ) -> Standing:
         """Wait until a projection has reached `position` (for searches: visibly); NotYetVisible after the timeout."""
         deadline = time.monotonic() + timeout_seconds
+        await self._poll(FRESH_FOR_SECONDS)
         while True:
-            checkpoint = self._get(projection)
-            reached = checkpoint.visible_position if visible else checkpoint.position
+            standing = self._standing(projection)
+            reached = standing.visible_position if visible else standing.position
             if reached >= position:
-                return checkpoint
+                return standing
             if time.monotonic() >= deadline:
                 raise NotYetVisible(projection.name, position, reached, RETRY_AFTER_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
             await self._poll(POLL_INTERVAL_SECONDS)
-            checkpoint = self._get(projection)
-            if (checkpoint.visible_position if visible else checkpoint.position) < position:
-                await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    def _get(self, projection: type[Projection]) -> Checkpoint:
-        known = self._known.get(projection.name)
-        if known is None or known.generation != projection.generation:
-            return Checkpoint(projection.name, projection.generation, "", 0, 0)
-        return known
+    def _standing(self, projection: type[Projection]) -> Standing:
+        code = self._codes.get(projection)
+        if code is None:
+            code = self._codes[projection] = code_of(projection)
+        generation = generation_for(projection, code, self._generations)
+        if generation is None:
+            return Standing(projection.index(1), 0, 0, {})
+        here = self._here.get(
+            (projection.name, generation.number, generation.index_identity, len(generation.partitions)), {}
+        )
+        position, visible_position = generation.position, generation.visible_position
+        parked = self._parked.get((projection.name, generation.number), {})
+        if here:
+            positions = [
+                (
+                    (each.position, each.visible_position)
+                    if (known := here.get(each.number)) is None
+                    else (
+                        max(known.position, each.position),
+                        max(known.visible_position, each.visible_position),
+                    )
+                )
+                for each in generation.partitions
+            ]
+            position = min(each for each, _ in positions)
+            visible_position = min(each for _, each in positions)
+            for known in here.values():
+                if known.parked:
+                    parked = {**parked, **known.parked}
+        return Standing(index_of(projection, generation), position, visible_position, parked)
 
     async def _poll(self, fresh_for_seconds: float) -> None:
         """Read all checkpoints, unless somebody did within `fresh_for_seconds`; one reader at a time."""
+        if time.monotonic() - self._polled_at < fresh_for_seconds:
+            return
         async with self._poll_lock:
             if time.monotonic() - self._polled_at < fresh_for_seconds:
                 return
-            for checkpoint in await self._checkpoints.all():
-                known = self._known.get(checkpoint.name)
-                if known is None or checkpoint.generation >= known.generation:
-                    self.publish(checkpoint)
-            self._polled_at = time.monotonic()
+            begun = time.monotonic()
+            generations = await self._checkpoints.generations()
+            parked: dict[tuple[str, int], dict[str, int]] = {}
+            for each in generations:
+                if each.parked_keys:  # read after the positions, so that none of a position's parked keys is missed
+                    keys = await self._checkpoints.parked(each.projection, each.number)
+                    parked[each.projection, each.number] = {key.key: key.position for key in keys}
+            self._generations, self._parked, self._polled_at = generations, parked, begun
 
 
 class Answer(msgspec.Struct, Generic[T], frozen=True):
-    """A read model's answer: it contains every event up to `as_of_position`, and maybe later ones."""
+    """A read model's answer: it contains every event up to `as_of_position`, and maybe later ones.
+
+    Unless it is `stale`: then the document (for a search: some document of the projection, found or not) is parked and
+    lacks events. The rows that do are marked: ``row.stale``.
+    """
 
     value: T
     as_of_position: int
+    stale: bool = False
 
 
 class Reader:
@@ -150,22 +181,39 @@ class Reader:
     async def get(
         self, projection: type[Projection], document_id: str, *, min_position: int | None = None
     ) -> Answer[Stored | None]:
-        """One document by its id, as just written. Raises NotYetVisible or ServerUnavailable."""
-        checkpoint = await self._reach(projection, min_position, visible=False)
-        stored = await self._read_store.get(projection().index, document_id)
-        return Answer(stored, checkpoint.position)
+        """One document by its id, as just written.
+
+        Raises NotYetVisible or ServerUnavailable, and DocumentParked if the document lacks an event that the caller
+        asks for.
+        """
+        standing = await self._reach(projection, min_position, visible=False)
+        if min_position is not None and standing.lacks(document_id, min_position):
+            raise DocumentParked(projection.name, document_id, standing.parked[document_id])
+        stored = await self._read_store.get(standing.index, document_id)
+        stale = document_id in standing.parked
+        return Answer(_marked(stored) if stored is not None and stale else stored, standing.position, stale)
 
     async def search(
         self, projection: type[Projection], query: Query, *, min_position: int | None = None
     ) -> Answer[Page]:
         """A page of documents. Raises InvalidQuery, InvalidCursor, NotYetVisible or ServerUnavailable."""
-        checkpoint = await self._reach(projection, min_position, visible=True)
-        page = await self._read_store.search(projection().index, query)
-        return Answer(page, checkpoint.visible_position)
+        standing = await self._reach(projection, min_position, visible=True)
+        page = await self._read_store.search(standing.index, query)
+        if standing.parked:
+            page = Page([_marked(row) if row.id in standing.parked else row for row in page.items], page.next)
+        return Answer(page, standing.visible_position, bool(standing.parked))
 
-    async def _reach(self, projection: type[Projection], min_position: int | None, *, visible: bool) -> Checkpoint:
+    async def index(self, projection: type[Projection]) -> IndexSpec:
+        """The index that this program reads at present, for whoever asks the read store (or its client) directly."""
+        return (await self._positions.current(projection)).index
+
+    async def _reach(self, projection: type[Projection], min_position: int | None, *, visible: bool) -> Standing:
         if min_position is None:
             return await self._positions.current(projection)
         return await self._positions.wait(
             projection, min_position, visible=visible, timeout_seconds=self._timeout_seconds
         )
+
+
+def _marked(stored: Stored) -> Stored:
+    return msgspec.structs.replace(stored, stale=True)

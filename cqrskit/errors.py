@@ -5,7 +5,8 @@
     CqrskitError
     ├── ConfigurationError          a setting, a command line or a wiring is wrong; found at start-up
     │   ├── DefinitionError         an aggregate, an event, a handler or a projection is declared wrongly
-    │   └── MigrationRequired       the database's tables are older or newer than this code
+    │   ├── MigrationRequired       the database's tables are older or newer than this code
+    │   └── RebuildRequired         a projection's documents have other fields than this code's
     ├── ServerUnavailable           Postgres or Elasticsearch does not answer
     ├── UnknownEventType            the log holds an event type that no registered aggregate declares
     ├── EventDecodeError            stored bytes do not fit the event class, or an upcaster failed
@@ -23,6 +24,9 @@
     ├── CommandFailed               a handler raised an unexpected error, or the database refused its events
     ├── CommitUnknown               the connection died while a batch was being committed
     ├── NotYetVisible               a read model did not reach the wanted position in time
+    ├── DocumentParked              a document lacks an event that the reader asked for, until somebody retries it
+    ├── ProjectionStopped           a projection cannot go on until somebody corrects what it names
+    ├── LeaseLost                   (internal) another worker has taken over a partition
     ├── StreamConflict              (internal) another process appended to a stream of this batch
     └── ReadStoreError              the read store refused a request as a whole
 
@@ -43,14 +47,18 @@ __all__ = [
     "CqrskitError",
     "DeadlineExceeded",
     "DefinitionError",
+    "DocumentParked",
     "EventDecodeError",
     "IdempotencyConflict",
     "InvalidCursor",
     "InvalidIdempotencyKey",
     "InvalidQuery",
+    "LeaseLost",
     "MigrationRequired",
     "NotYetVisible",
+    "ProjectionStopped",
     "ReadStoreError",
+    "RebuildRequired",
     "Rejected",
     "ServerUnavailable",
     "ShuttingDown",
@@ -75,6 +83,18 @@ class DefinitionError(ConfigurationError):
 
 class MigrationRequired(ConfigurationError):
     """The database's tables do not fit this version of cqrskit; run ``cqrskit migrate``."""
+
+
+class RebuildRequired(ConfigurationError):
+    """The documents of a projection have other fields than its code; they are to be built anew, beside the old ones."""
+
+    def __init__(self, projection: str, generation: int, reason: str = "they have other fields") -> None:
+        super().__init__(
+            f"the documents of projection {projection!r} (generation {generation}) do not fit this code: {reason}. "
+            f"Build new ones with `cqrskit rebuild {projection}`, while the old code goes on, then start again"
+        )
+        self.projection = projection
+        self.generation = generation
 
 
 class ServerUnavailable(CqrskitError):
@@ -298,6 +318,28 @@ class NotYetVisible(CqrskitError):
         self.wanted_position = wanted_position
         self.position = position
         self.retry_after_seconds = retry_after_seconds
+
+
+class DocumentParked(CqrskitError):
+    """A document lacks an event that the reader asked for: it could not be folded, and waits until somebody retries."""
+
+    def __init__(self, projection: str, document_id: str, position: int) -> None:
+        super().__init__(
+            f"document {document_id!r} of projection {projection!r} is parked since position {position}: an event "
+            f"could not be folded into it (see `cqrskit parked show {projection} {document_id}`); ask without a "
+            "position to get the document as it was before"
+        )
+        self.projection = projection
+        self.document_id = document_id
+        self.position = position
+
+
+class ProjectionStopped(CqrskitError):
+    """A projection cannot go on until somebody corrects what the message names."""
+
+
+class LeaseLost(CqrskitError):
+    """Another worker has taken over a partition; who lost it stops working on it."""
 
 
 class StreamConflict(CqrskitError):

@@ -77,6 +77,8 @@ class Folding:
         self._folds = folds_of(projection)
         self.types = sorted(self._folds)
         """Stored names of the events to read."""
+        self.only_begins = all(fold.creates for fold in self._folds.values())
+        """Whether each event begins a document, so that none is ever folded into again."""
 
     def group(self, events: Sequence[RecordedEvent]) -> dict[str, list[Item]]:
         """Events by the document that they change, in the order of the log; those of other partitions are left out.

@@ -34,6 +34,7 @@ __all__ = ["Fold", "Projection", "folds_of", "on"]
 F = TypeVar("F", bound=Callable[..., Any])
 Key = Callable[[Any, RecordedEvent], str | None]
 
+PARTITIONS_MAX = 256
 NAME_PATTERN = re.compile(r"^[a-z][a-z0-9_]{0,39}$")
 
 
@@ -74,12 +75,15 @@ class Projection:
     """Subclass it with a `document` and one ``@on`` method per event type; see the module's example.
 
     `name` names its index and its checkpoint (lower case, digits, underscores; default: the class's name in
-    snake case). Change it and you have another projection, built from the beginning.
+    snake case). Change it and you have another projection, built from the beginning. Raise `revision` when the folds
+    do something else although their code has not changed. `partitions` is the number of shares, by key, that workers
+    can move at the same time.
     """
 
     name: ClassVar[str] = ""
     document: ClassVar[type[msgspec.Struct]]
-    generation: ClassVar[int] = 1
+    revision: ClassVar[int] = 1
+    partitions: ClassVar[int] = 1
 
     def __init_subclass__(cls) -> None:
         """Check what can be checked without an application."""
@@ -94,13 +98,15 @@ class Projection:
         document = getattr(cls, "document", None)
         if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
             raise DefinitionError(f"projection {cls.__name__} needs `document = YourStruct`, a msgspec Struct")
+        if not 1 <= cls.partitions <= PARTITIONS_MAX:
+            raise DefinitionError(f"projection {cls.__name__}: `partitions` must be 1 to {PARTITIONS_MAX}")
         if not folds_of(cls()):
             raise DefinitionError(f"projection {cls.__name__} folds nothing: add a method with @on(SomeEvent)")
 
-    @property
-    def index(self) -> IndexSpec:
-        """Where the documents of the current generation are kept."""
-        return IndexSpec(name=self.name, generation=self.generation, document=self.document)
+    @classmethod
+    def index(cls, generation: int) -> IndexSpec:
+        """Where the documents of a generation are kept."""
+        return IndexSpec(name=cls.name, generation=generation, document=cls.document)
 
 
 def folds_of(projection: Projection) -> dict[str, Fold]:

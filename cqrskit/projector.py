@@ -1,25 +1,31 @@
 """The read path, top to bottom: feed → fold → write → checkpoint → refresh.
 
-A projector reads a block of the feed, folds all its events into the documents they belong to, and writes each
-changed document once. A document's version is the position of the last event folded into it, kept by the read
-store as an external version; events at or below it are skipped. So redelivery, a crash between write and
-checkpoint, and two projectors at once are harmless.
+A projector moves one partition of a projection. It reads a block of the feed, folds all its events into the documents
+they belong to, and writes each changed document once; while that write is under way it reads and folds the next block.
+A document's version is the position of the last event folded into it, kept by the read store as an external version;
+events at or below it are skipped. So redelivery, a crash between write and checkpoint, and two projectors at once are
+harmless. The checkpoint itself is moved only by the holder of the partition's newest lease.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 
+import msgspec
 import structlog
 
-from cqrskit.consistency import Checkpoint, Checkpoints, ParkedKey, Positions
-from cqrskit.errors import CqrskitError, ServerUnavailable
+from cqrskit.checkpoints import Checkpoints, Lease, ParkedKey
+from cqrskit.consistency import Positions
+from cqrskit.errors import LeaseLost, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry
 from cqrskit.folding import Folded, Folding, Item
+from cqrskit.parking import retried
 from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore, Stored
 from cqrskit.settings import Settings
+from cqrskit.tasks import end_tasks
 
 __all__ = ["Projector"]
 
@@ -27,14 +33,27 @@ log = structlog.get_logger(__name__)
 
 HELD_DOCUMENTS_MAX = 20_000
 RETRY_SECONDS_MAX = 5.0
+CATCHING_UP = 10
+"""How much rarer documents are made searchable while there is more to read."""
+
+
+class _Block(msgspec.Struct):
+    """A block that has been folded: what is to be written, and what is to be noted when that is done."""
+
+    until: int
+    groups: dict[str, list[Item]]
+    changes: list[Change]
+    parked: list[ParkedKey]
+    waiting: dict[str, int]
 
 
 class Projector:
-    """Keeps the documents of one projection level with the log. `open` it, `run` it as a task, cancel that to stop."""
+    """Keeps one partition's documents level with the log. `open` it, `run` it as a task, cancel that to stop."""
 
     def __init__(
         self,
         projection: Projection,
+        lease: Lease,
         *,
         event_store: EventStore,
         read_store: ReadStore,
@@ -43,73 +62,113 @@ class Projector:
         registry: EventRegistry,
         settings: Settings,
         wake: asyncio.Event,
+        block_size: int | None = None,
     ) -> None:
-        """`wake` is set by whoever knows that the log has grown; the projector polls as well."""
+        """`wake` is set by whoever knows that the log has grown; the projector polls as well.
+
+        `block_size` is the number of positions to read at once, by default that of the settings.
+        """
         self.projection = projection
-        self.position = 0
-        self.visible_position = 0
+        self.lease = lease
+        self.position = lease.position
+        self.visible_position = lease.visible_position
         self.failure: str | None = None
         self._event_store = event_store
         self._read_store = read_store
         self._checkpoints = checkpoints
         self._positions = positions
+        self._registry = registry
         self._settings = settings
         self._wake = wake
-        self._folding = Folding(projection, registry)
-        self._index = projection.index
-        self._index_identity = ""
+        self._block_size = block_size or settings.block_size_max
+        self._folding = Folding(projection, registry, lease.partition)
+        self._index = projection.index(lease.generation)
         self._held: OrderedDict[str, Stored] = OrderedDict()
-        self._parked: set[str] = set()
-        self._unrefreshed = False
+        self._holds = not self._folding.only_begins
+        self._parked: dict[str, int] = {}
+        self._refused: set[str] = set()
+        self._doubtful = False
+        self._writing: asyncio.Task[None] | None = None
+        self._read_until = lease.position
+        self._unrefreshed = True
         self._refreshed_at = 0.0
+        self._looked_at = 0.0
 
     async def run(self) -> None:
-        """Follow the log until cancelled. Servers that do not answer are tried again, with a growing pause."""
+        """Follow the log until cancelled. Servers that do not answer are tried again, with a growing pause.
+
+        Raises LeaseLost when another worker has taken over, or another CqrskitError when the partition cannot go on.
+        """
         pause_seconds = 0.1
-        while True:
-            try:
-                level = await self.step()
-                pause_seconds = 0.1
-                self.failure = None
-                if level:
-                    await self._sleep()
-            except ServerUnavailable as error:
-                self.failure = str(error)
-                log.warning("projector.waits_for_server", projection=self.projection.name, reason=str(error))
-                await asyncio.sleep(pause_seconds)
-                pause_seconds = min(2 * pause_seconds, RETRY_SECONDS_MAX)
-            except CqrskitError as error:
-                self.failure = str(error)
-                log.error("projector.stopped", projection=self.projection.name, reason=str(error))
-                raise
+        try:
+            while True:
+                try:
+                    level = await self.step()
+                    pause_seconds = 0.1
+                    self.failure = None
+                    if level:
+                        await self._sleep()
+                except ServerUnavailable as error:
+                    self.failure = str(error)
+                    log.warning("projector.waits_for_server", projection=self.projection.name, reason=str(error))
+                    await asyncio.sleep(pause_seconds)
+                    pause_seconds = min(2 * pause_seconds, RETRY_SECONDS_MAX)
+        finally:
+            await self.stop()
 
     async def open(self) -> None:
-        """Make the index if need be and take up the checkpoint; before `run`.
+        """Take up the checkpoint and the parked keys; before `run` or `step`. Raises ServerUnavailable."""
+        await self._load_parked()
+        self._positions.publish(self.lease, self.position, self.visible_position, self._parked)
 
-        Raises ServerUnavailable, or ConfigurationError if the index was made for other documents.
-        """
-        self._index_identity = await self._read_store.prepare(self._index)
-        checkpoint = await self._checkpoints.register(self._index.name, self._index.generation, self._index_identity)
-        self.position, self.visible_position = checkpoint.position, checkpoint.visible_position
-        self._unrefreshed = self.visible_position < self.position
-        parked = await self._checkpoints.parked_keys(self._index.name, self._index.generation)
-        self._parked = {key.key for key in parked}
-        self._positions.publish(checkpoint)
+    async def stop(self) -> None:
+        """Give up what is being written; it is folded again by whoever goes on."""
+        self._positions.withdraw(self.lease)
+        if self._writing is not None:
+            await end_tasks([self._writing])
+            self._writing = None
 
     async def step(self) -> bool:
-        """Fold one block, if there is one, and refresh when it is due. True: the projection is level with the log."""
+        """Fold one block, if there is one, and refresh when it is due. True: the partition is level with the log.
+
+        A block that is not the last one may still be under way when this returns.
+        """
+        try:
+            return await self._step()
+        except BaseException:
+            await self._go_back()
+            raise
+
+    async def _step(self) -> bool:
         self._wake.clear()
-        block = await self._event_store.read(self.position, self._settings.block_size_max, self._folding.types)
-        if block.until > self.position:
-            await self._fold_block(block)
-            self.position = block.until
-            if not self._unrefreshed:
-                self.visible_position = self.position
-            await self._save()
-        level = self.position >= block.head
-        if self._unrefreshed and self._refresh_due():
+        if self._doubtful:
+            await self._load_parked()
+            self._doubtful = False
+        await self._retry_parked()
+        feed = await self._event_store.read(self._read_until, self._block_size, self._folding.types)
+        if feed.until > self._read_until:
+            block = await self._fold(feed)
+            await self._finish_writing()
+            self._leave_out_parked(block)
+            self._writing = asyncio.create_task(self._write(block), name=f"cqrskit-write-{self.projection.name}")
+            self._read_until = feed.until
+        level = feed.until >= feed.head
+        if level:
+            await self._finish_writing()
+        if self._unrefreshed and self._refresh_due(level):
+            await self._finish_writing()
             await self._refresh()
         return level
+
+    async def _go_back(self) -> None:
+        """After a failure: what is held may be ahead of what is written, so begin again at the checkpoint."""
+        if self._writing is not None:
+            await end_tasks([self._writing])
+            self._writing = None
+        self._held.clear()
+        self._refused.clear()
+        self._doubtful = True
+        self._read_until = self.position
 
     async def _sleep(self) -> None:
         """Until the log grows, a poll is due, or documents wait to be made visible."""
@@ -125,24 +184,35 @@ class Projector:
 
     # --- fold
 
-    async def _fold_block(self, block: FeedBlock) -> None:
-        groups = self._folding.group(block.events)
-        skipped = {key: len(groups.pop(key)) for key in self._parked & groups.keys()}
+    async def _fold(self, feed: FeedBlock) -> _Block:
+        """Fold a block's events into their documents, in memory."""
+        groups = self._folding.group(feed.events)
+        block = _Block(feed.until, groups, [], [], {})
+        for key in self._parked.keys() & groups.keys():
+            block.waiting[key] = len(groups.pop(key))
         started = await self._start_documents(groups)
-        parked: list[ParkedKey] = []
         for key, items in groups.items():
-            failure = self._folding.fold(started[key], items)
+            folded = started[key]
+            failure = self._folding.fold(folded, items)
             if failure is not None:
-                parked.append(ParkedKey(key, failure.position, failure.reason))
-        await self._write(started, parked)
-        await self._park(parked)
-        if skipped:
-            await self._checkpoints.count_skipped(self._index.name, self._index.generation, skipped)
+                behind = sum(item[2].position > failure.position for item in items)
+                block.parked.append(ParkedKey(key, failure.position, failure.reason, events_waiting=behind))
+                self._parked[key] = failure.position  # at once: the next block is folded before this one is written
+            if folded.changed:
+                block.changes.append(Change(key, folded.version, folded.document))
+                if self._holds:
+                    self._held[key] = Stored(key, folded.version, folded.document)
+                    self._held.move_to_end(key)
+        while len(self._held) > HELD_DOCUMENTS_MAX and len(self._held) > len(block.changes):
+            self._held.popitem(last=False)
+        return block
 
-    async def _start_documents(self, groups: dict[str, list[Item]]) -> dict[str, Folded]:
+    async def _start_documents(self, groups: Mapping[str, list[Item]]) -> dict[str, Folded]:
         """The documents as they were before the block: held, loaded in one request, or not yet there."""
         held = self._held
         wanted = [key for key, items in groups.items() if key not in held and not self._folding.begins(items)]
+        if wanted:
+            await self._finish_writing()  # what has left memory must be in the store before it is loaded
         loaded = await self._read_store.load(self._index, wanted) if wanted else {}
         started: dict[str, Folded] = {}
         for key in groups:
@@ -150,26 +220,47 @@ class Projector:
             started[key] = Folded(0, None) if stored is None else Folded(stored.version, stored.document)
         return started
 
+    def _leave_out_parked(self, block: _Block) -> None:
+        """Take out what was folded into documents that the block before could not write."""
+        lost = self._refused & block.groups.keys()
+        self._refused.clear()
+        if lost:
+            block.changes = [change for change in block.changes if change.id not in lost]
+            block.parked = [key for key in block.parked if key.key not in lost]
+            block.waiting.update((key, len(block.groups[key])) for key in lost)
+        for key in lost:
+            self._held.pop(key, None)
+
     # --- write
 
-    async def _write(self, started: dict[str, Folded], parked: list[ParkedKey]) -> None:
-        changes = [Change(key, folded.version, folded.document) for key, folded in started.items() if folded.changed]
-        if not changes:
-            return
-        self._unrefreshed = not self._read_store.writes_are_visible
-        outcomes = await self._read_store.write(self._index, changes)
-        for change, outcome in zip(changes, outcomes, strict=True):
-            if outcome.refusal is not None:
-                parked.append(ParkedKey(change.id, change.version, f"the read store refused it: {outcome.refusal}"))
-            elif change.document is None:
-                self._held.pop(change.id, None)
-            else:
-                self._held[change.id] = Stored(change.id, change.version, change.document)
-                self._held.move_to_end(change.id)
-        while len(self._held) > HELD_DOCUMENTS_MAX:
-            self._held.popitem(last=False)
+    async def _finish_writing(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
+
+    async def _write(self, block: _Block) -> None:
+        """Write a block's documents, park what cannot be, and move the checkpoint."""
+        parked = list(block.parked)
+        if block.changes:
+            outcomes = await self._read_store.write(self._index, block.changes)
+            for change, outcome in zip(block.changes, outcomes, strict=True):
+                if outcome.refusal is not None:
+                    reason = f"the read store refused it: {outcome.refusal}"
+                    parked.append(ParkedKey(change.id, change.version, reason))
+                    self._refused.add(change.id)
+        await self._park(parked)
+        if block.waiting:
+            await self._checkpoints.count_waiting(self.lease, block.waiting)
+        if block.groups and not self._read_store.writes_are_visible:
+            self._unrefreshed = True
+        self.position = block.until
+        if not self._unrefreshed:
+            self.visible_position = self.position
+        await self._save()
 
     async def _park(self, parked: list[ParkedKey]) -> None:
+        if not parked:
+            return
         for key in parked:
             log.error(
                 "projector.key_parked",
@@ -178,26 +269,81 @@ class Projector:
                 position=key.position,
                 reason=key.error,
             )
-            await self._checkpoints.park(self._index.name, self._index.generation, key)
-            self._parked.add(key.key)
             self._held.pop(key.key, None)
+        await self._checkpoints.park(self.lease, parked)
+        for key in parked:
+            self._parked.setdefault(key.key, key.position)
+        if len(self._parked) > self._settings.parked_keys_max:
+            raise ProjectionStopped(
+                f"projection {self.projection.name!r} has parked {len(self._parked)} keys, more than "
+                f"CQRSKIT_PARKED_KEYS_MAX allows ({self._settings.parked_keys_max}): its code is probably wrong rather "
+                f"than its events; the last one was {parked[-1].key!r}: {parked[-1].error}"
+            )
 
     # --- checkpoint and refresh
 
     async def _save(self) -> None:
-        checkpoint = Checkpoint(
-            self._index.name, self._index.generation, self._index_identity, self.position, self.visible_position
-        )
-        await self._checkpoints.save(checkpoint)
-        self._positions.publish(checkpoint)
+        if not await self._checkpoints.save(self.lease, self.position, self.visible_position):
+            number = self.lease.partition.number
+            raise LeaseLost(f"partition {number} of projection {self.projection.name!r} belongs to another worker")
+        self._positions.publish(self.lease, self.position, self.visible_position, self._parked)
 
-    def _refresh_due(self) -> bool:
-        return time.monotonic() - self._refreshed_at >= self._settings.refresh_interval_seconds
+    def _refresh_due(self, level: bool) -> bool:
+        """Far behind the log, making documents searchable costs more than it is worth to anybody who waits."""
+        interval = self._settings.refresh_interval_seconds * (1 if level else CATCHING_UP)
+        return time.monotonic() - self._refreshed_at >= interval
 
     async def _refresh(self) -> None:
         """Make all written documents searchable, then say so."""
-        await self._read_store.refresh(self._index)
+        if not self._read_store.writes_are_visible:
+            await self._read_store.refresh(self._index)
         self._refreshed_at = time.monotonic()
         self._unrefreshed = False
         self.visible_position = self.position
         await self._save()
+
+    # --- parked keys
+
+    async def _load_parked(self) -> list[ParkedKey]:
+        """The keys of this partition that are parked."""
+        parked = await self._checkpoints.parked(self.lease.projection, self.lease.generation)
+        own = [key for key in parked if self.lease.partition.owns(key.key)]
+        self._parked.clear()
+        self._parked.update((key.key, key.position) for key in own)
+        return own
+
+    async def _retry_parked(self) -> None:
+        """Once a second: try those parked keys again that somebody asked for."""
+        if not self._parked or time.monotonic() - self._looked_at < self._settings.poll_interval_seconds:
+            return
+        await self._finish_writing()
+        self._looked_at = time.monotonic()
+        for key in await self._load_parked():
+            if key.retry_requested:
+                await self._retry(key)
+
+    async def _retry(self, key: ParkedKey) -> None:
+        """Fold what has waited behind a parked key, in order, up to the checkpoint."""
+        items = await retried(self._folding, self._event_store, key, self.position, self._block_size)
+        loaded = await self._read_store.load(self._index, [key.key])
+        stored = loaded.get(key.key)
+        folded = Folded(0, None) if stored is None else Folded(stored.version, stored.document)
+        failure = self._folding.fold(folded, items)
+        reason, position = (None, 0) if failure is None else (failure.reason, failure.position)
+        if folded.changed:
+            (outcome,) = await self._read_store.write(self._index, [Change(key.key, folded.version, folded.document)])
+            if outcome.refusal is not None:
+                reason, position = f"the read store refused it: {outcome.refusal}", key.position
+            if not self._read_store.writes_are_visible:
+                await self._read_store.refresh(self._index)
+        if reason is None:
+            await self._checkpoints.unpark(self.lease, [key.key])
+            self._parked.pop(key.key, None)
+            log.info("projector.key_retried", projection=self.projection.name, key=key.key, events=len(items))
+        else:
+            behind = sum(item[2].position > position for item in items)
+            failed = ParkedKey(key.key, position, reason, events_waiting=behind)
+            await self._checkpoints.repark(self.lease, failed)
+            log.error(
+                "projector.key_parked", projection=self.projection.name, key=key.key, position=position, reason=reason
+            )

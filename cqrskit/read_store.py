@@ -43,11 +43,15 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
-    """A document as the store has it. `document` is None only where `load` found a deleted one."""
+    """A document as the store has it. `document` is None only where `load` found a deleted one.
+
+    `stale` is set by a `Reader` alone: the document is parked, and lacks events.
+    """
 
     id: str
     version: int
     document: Any
+    stale: bool = False
 
 
 class Page(msgspec.Struct, frozen=True):

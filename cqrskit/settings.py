@@ -55,12 +55,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A snapshot of an aggregate is kept whenever its stream has grown by so many events."""
     block_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5_000
     """Positions that a projector reads and folds at once."""
+    parked_keys_max: Annotated[int, msgspec.Meta(ge=0)] = 1_000
+    """Keys that a partition of a projection may park; with one more it stops, since its code is wrong then."""
+    lease_seconds: Annotated[float, msgspec.Meta(gt=0, le=600)] = 3.0
+    """How long a worker that has died keeps its partitions from the others; a live one renews three times as often."""
     poll_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.2
     """How often a projector that is level looks for new events without being woken."""
     refresh_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.25
     """How often a projector that has written makes its documents searchable."""
     wait_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     """How long a query waits for the position that its caller asked for."""
+    health_lag_events_max: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
+    """A projection that is further behind the log than this is reported as degraded."""
+    health_lag_seconds_max: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    """A projection whose oldest event to fold is older than this is reported as degraded."""
+    health_parked_keys_max: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """A projection with more parked keys than this is reported as degraded."""
     shutdown_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """How long a stopping process lets accepted commands and projectors finish."""
     host: str = "127.0.0.1"

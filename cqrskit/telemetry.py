@@ -18,8 +18,10 @@ LOG_EVENTS = {
     "listener.disconnected": "the connection that wakes followers was lost; they poll until it is back",
     "notifier.disconnected": "the connection that sends wake-ups was lost; followers poll until it is back",
     "projector.key_parked": "a document's fold failed; its key is set aside and the projection goes on",
+    "projector.key_retried": "a parked key was tried again and is level; its events wait no longer",
     "projector.stopped": "a projection cannot go on until somebody corrects what the reason names",
     "projector.waits_for_server": "a projection tries again because a server does not answer",
+    "projection.rebuild_due": "a projection's documents were folded by other code, and this code goes on with them",
     "read_models.postgres": "no Elasticsearch is configured, so read models live in Postgres",
     "receipts.not_pruned": "receipts that are too old could not be deleted; it is tried again in an hour",
     "receipts.pruned": "receipts that are older than CQRSKIT_RECEIPTS_KEPT_DAYS were deleted",
@@ -31,6 +33,10 @@ LOG_EVENTS = {
     "service.listening": "the HTTP server answers requests at the address",
     "service.started": "the service takes commands",
     "service.stopped": "the service has finished what it had accepted",
+    "worker.failed": "a worker could not do its rounds; it tries again in a moment",
+    "worker.not_signed_off": "a worker that ended could not say so; the others notice when its leases run out",
+    "worker.took_partition": "a worker moves a partition of a projection from now on",
+    "worker.waits_for_server": "a worker tries again because a server does not answer",
 }
 """Every log event that cqrskit writes, and what it means."""
 

@@ -159,4 +159,4 @@ async def _check_documents(runtime: Runtime, report: CheckReport, head: int) -> 
             if len(report.violations) < VIOLATIONS_MAX:
                 message = f"{difference.projection} {difference.id} is {difference.found}, {difference.expected} is due"
                 report.violations.append(Violation(10, head, message))
-        report.documents[projection.name] = await runtime.read_store.count(projection().index)
+        report.documents[projection.name] = await runtime.read_store.count(await runtime.reader.index(projection))

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import rich_click as click
 
-from cqrskit.application import Application, ProjectionStatus, Runtime
+from cqrskit.application import Application, Runtime
 from cqrskit.cli.running import FAILED, common_options, run_until_stopped
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.settings import load_settings
+from cqrskit.status import ProjectionStatus
 from cqrskit.telemetry import configure_logging
 
 __all__ = ["project_command"]

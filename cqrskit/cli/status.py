@@ -8,10 +8,11 @@ import rich_click as click
 from rich.console import Console
 from rich.table import Table
 
-from cqrskit.application import Application, ProjectionStatus
+from cqrskit.application import Application
 from cqrskit.cli.running import common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.settings import load_settings
+from cqrskit.status import ProjectionStatus
 from cqrskit.telemetry import configure_logging
 
 __all__ = ["status_command"]

@@ -13,7 +13,7 @@ from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
 from cqrskit.elasticsearch.bulk import write_in_bulk
 from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD, index_body
 from cqrskit.elasticsearch.search_body import condition_body, search_body
-from cqrskit.errors import ConfigurationError, ReadStoreError, ServerUnavailable
+from cqrskit.errors import ConfigurationError, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
 from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, scan_pages
@@ -87,10 +87,7 @@ class ElasticsearchReadStore:
         found = mapping[name]["mappings"].get("_meta", {}).get("cqrskit", {})
         differences = shape_of(index.document).differences_from(found.get("fields", {}))
         if differences:
-            raise ConfigurationError(
-                f"index {name} was made for other documents: {'; '.join(differences)}. Raise `generation` of "
-                f"projection {index.name!r}, or rename it, to build a new one"
-            )
+            raise RebuildRequired(index.name, index.generation, "; ".join(differences))
         identity: str = found["identity"]
         return identity
 

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from cqrskit.document import shape_of
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
-from cqrskit.errors import ConfigurationError, InvalidQuery, ReadStoreError
+from cqrskit.errors import InvalidQuery, ReadStoreError, RebuildRequired
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.query_sql import condition_sql, index_statements, search_statement, word_token
 from cqrskit.postgres.sql import statement
@@ -89,10 +89,7 @@ class PostgresReadStore:
     def _check_shape(self, index: IndexSpec, found: _Description) -> None:
         differences = shape_of(index.document).differences_from(found.fields)
         if differences:
-            raise ConfigurationError(
-                f"read model {self._qualified(index)} was made for other documents: {'; '.join(differences)}. "
-                f"Raise `generation` of projection {index.name!r}, or rename it, to build a new one"
-            )
+            raise RebuildRequired(index.name, index.generation, "; ".join(differences))
 
     async def drop(self, index: IndexSpec) -> None:
         """Remove the table."""

@@ -30,7 +30,7 @@ async def differences_from_log(
     """
     head = await runtime.event_store.head() if until is None else until
     expected = await _fold(runtime, projection(), head)
-    index = projection().index
+    index = await runtime.reader.index(projection)
     await runtime.read_store.refresh(index)
     differences = []
     async for stored in runtime.read_store.scan(index):

@@ -8,8 +8,9 @@ import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from cqrskit.application import ProjectionStatus, Runtime
+from cqrskit.application import Runtime
 from cqrskit.errors import CqrskitError
+from cqrskit.status import ProjectionStatus
 
 __all__ = ["Dependency", "Live", "Ready", "health_routes"]
 

@@ -84,11 +84,11 @@ async def test_an_import_gives_what_the_file_says_and_a_second_one_changes_nothi
             credits_[str(id_of(row["credit_account"]))] += int(row["amount"])
     expected = {key: (debits[key], credits_[key]) for key in debits.keys() | credits_.keys()}
     async with application.open(settings, executor=False) as runtime:
-        index = Accounts().index
+        index = Accounts.index(1)
         documents = {row.id: row.document async for row in runtime.read_store.scan(index)}
         found = {key: (document.debits_posted, document.credits_posted) for key, document in documents.items()}
         assert found == expected
-        (trial,) = [row.document async for row in runtime.read_store.scan(TrialBalances().index)]
+        (trial,) = [row.document async for row in runtime.read_store.scan(TrialBalances.index(1))]
         assert trial.totals.debits == trial.totals.credits == sum(debits.values())
         head = await runtime.event_store.head()
         again = await imported(path, settings)

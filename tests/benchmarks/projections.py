@@ -5,8 +5,8 @@ from uuid import uuid4
 import msgspec
 
 from cqrskit import Settings
-from cqrskit.projector import Projector
 from cqrskit.read_store import Change
+from cqrskit.testing.leases import leased
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row, rate
 from tests.integration.counting import Count, Counts, Grow, opened
@@ -37,16 +37,7 @@ async def _fold(settings: Settings, streams: int, count: int) -> tuple[float, fl
             commands = [Grow(counter_id=ids[step % streams]) for step in range(begin, min(begin + 5_000, count))]
             await runtime.executor.execute_many(commands)
         head = await runtime.event_store.head()
-        projector = Projector(
-            Counts(),
-            event_store=runtime.event_store,
-            read_store=runtime.read_store,
-            checkpoints=runtime.checkpoints,
-            positions=runtime.positions,
-            registry=runtime.application.registry,
-            settings=settings,
-            wake=runtime._listener.follow(),
-        )
+        projector = runtime.projector(Counts(), await leased(runtime, Counts))
         await projector.open()
 
         async def follow() -> None:
@@ -54,7 +45,7 @@ async def _fold(settings: Settings, streams: int, count: int) -> tuple[float, fl
                 continue
 
         folded = await rate(head, follow)
-        index = msgspec.structs.replace(Counts().index, name="plain")
+        index = msgspec.structs.replace(Counts.index(1), name="plain")
         await runtime.read_store.prepare(index)
         changes = [Change(str(each), 1, Count(1, 2)) for each in ids]
 
@@ -63,6 +54,6 @@ async def _fold(settings: Settings, streams: int, count: int) -> tuple[float, fl
                 await runtime.read_store.write(index, changes[begin : begin + 2_500])
 
         bulk = await rate(len(changes), write)
-        for each in (index, Counts().index):
+        for each in (index, Counts.index(1)):
             await runtime.read_store.drop(each)
     return folded, bulk

@@ -25,9 +25,8 @@ async def _cut_and_mend_twice(wire: CuttableWire, postgres_dsn: str, index_prefi
             await wire.cut()
             results = await runtime.executor.execute_many([Grow(counter_id=ids[number % 10]) for number in range(500)])
             assert len(results) == 500
-            projector = runtime.projectors["counts"]
-            await eventually(lambda projector=projector: projector.failure, timeout_seconds=30)  # type: ignore[misc]
-            assert "Elasticsearch" in str(projector.failure)
+            await eventually(lambda: runtime.failures, timeout_seconds=30)
+            assert "Elasticsearch" in runtime.failures["counts"]
             await wire.mend()
 
             async def level() -> bool:

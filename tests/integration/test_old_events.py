@@ -123,7 +123,7 @@ async def test_old_code_stops_at_what_newer_code_has_written_and_misses_nothing(
             return runtime.stopped_projections == ["old_balances"]
 
         await eventually(stopped)
-        failure = runtime.projectors["old_balances"].failure
+        failure = runtime.failures["old_balances"]
         assert failure is not None
         assert "'Account.Credited@3', which newer code has written" in failure
         (status,) = await runtime.status()

@@ -34,7 +34,7 @@ async def grown(runtime: Runtime, counter_id: UUID, *steps: int) -> int:
 
 
 async def versions(runtime: Runtime) -> dict[str, tuple[int, object]]:
-    return {each.id: (each.version, each.document) async for each in runtime.read_store.scan(Counts().index)}
+    return {each.id: (each.version, each.document) async for each in runtime.read_store.scan(Counts.index(1))}
 
 
 async def test_documents_are_the_fold_of_the_log_and_carry_the_last_position_as_version(settings: Settings) -> None:
@@ -53,7 +53,7 @@ async def test_events_that_come_again_change_nothing(settings: Settings) -> None
         await level(runtime)
         before = await versions(runtime)
     with psycopg.connect(str(settings.database_url)) as connection:
-        connection.execute("UPDATE projections SET position = 0, visible_position = 0")
+        connection.execute("UPDATE partitions SET position = 0, visible_position = 0")
     async with opened(settings, projecting=True) as runtime:
         await level(runtime)
         assert await versions(runtime) == before
@@ -85,13 +85,13 @@ async def test_a_poison_event_stops_its_key_and_nothing_else(settings: Settings)
             str(bad): Count(1, 2),
             str(good): Count(6, 4),
         }
-        (parked,) = await runtime.checkpoints.parked_keys("counts", 1)
+        (parked,) = await runtime.checkpoints.parked("counts", 1)
         assert (parked.key, parked.position) == (str(bad), poisoned_at)
         assert "poison" in parked.error
         (status,) = await runtime.status()
         assert (status.parked_keys, status.failure) == (1, None)
     with psycopg.connect(str(settings.database_url)) as connection:
-        assert connection.execute("SELECT events_skipped FROM parked_keys").fetchall() == [(2,)]
+        assert connection.execute("SELECT events_waiting FROM parked_keys").fetchall() == [(2,)]
 
 
 async def test_a_removed_index_is_built_again_from_the_beginning_with_the_same_documents(settings: Settings) -> None:
@@ -100,7 +100,7 @@ async def test_a_removed_index_is_built_again_from_the_beginning_with_the_same_d
         await level(runtime)
         before = await versions(runtime)
     async with opened(settings) as runtime:
-        await runtime.read_store.drop(Counts().index)
+        await runtime.read_store.drop(Counts.index(1))
         assert await versions(runtime) == {}
     async with opened(settings, projecting=True) as runtime:
         await level(runtime)
@@ -164,10 +164,10 @@ async def test_an_index_that_is_removed_under_a_running_projector_stops_it_and_i
     async with opened(settings, projecting=True) as runtime:
         await grown(runtime, uuid4(), 1)
         await level(runtime)
-        await runtime.read_store.drop(Counts().index)
+        await runtime.read_store.drop(Counts.index(1))
         await grown(runtime, uuid4(), 1)
         await eventually(lambda: runtime.stopped_projections == ["counts"])
-        assert "is gone" in str(runtime.projectors["counts"].failure)
+        assert "is gone" in runtime.failures["counts"]
         assert await versions(runtime) == {}
     async with opened(settings, projecting=True) as runtime:
         await level(runtime)

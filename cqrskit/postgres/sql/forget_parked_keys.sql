@@ -1,2 +1,2 @@
--- A projection that begins again has nothing set aside.
-DELETE FROM parked_keys WHERE projection = %(name)s AND generation = %(generation)s
+-- A generation that begins again has nothing parked.
+DELETE FROM parked_keys WHERE projection = %(projection)s AND generation = %(generation)s

@@ -1,0 +1,5 @@
+-- Events that wait behind parked keys.
+UPDATE parked_keys
+SET events_waiting = events_waiting + waiting.count
+FROM unnest(%(keys)s::text[], %(counts)s::bigint[]) AS waiting (key, count)
+WHERE projection = %(projection)s AND generation = %(generation)s AND parked_keys.key = waiting.key

@@ -1,0 +1,5 @@
+-- A retry has come to an event that fails.
+UPDATE parked_keys
+SET position = %(position)s, error = %(error)s, events_waiting = %(waiting)s, retry_requested_at = NULL,
+    retried_at = clock_timestamp()
+WHERE projection = %(projection)s AND generation = %(generation)s AND key = %(key)s

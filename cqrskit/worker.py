@@ -1,0 +1,221 @@
+"""Workers: they share the partitions of all projections among them, by leases.
+
+Each worker says that it is alive, takes partitions that nobody holds up to its fair share, gives back what it has
+beyond that, and runs a projector for each that it holds. A worker that dies renews nothing, and a few seconds later the
+others take over. All of it is done by short statements: no session, no open transaction, no lock that a pooler between
+could lose.
+"""
+
+import asyncio
+import math
+import os
+import socket
+from collections.abc import Callable, Sequence
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from cqrskit.checkpoints import Checkpoints, Code, Generation, GenerationState, Lease, WorkerSeen
+from cqrskit.errors import CqrskitError, LeaseLost, ServerUnavailable
+from cqrskit.generations import code_of, generation_for
+from cqrskit.projection import Projection
+from cqrskit.projector import Projector
+from cqrskit.read_store import ReadStore
+from cqrskit.settings import Settings
+from cqrskit.tasks import end_tasks
+
+__all__ = ["Worker", "worker_name"]
+
+log = structlog.get_logger(__name__)
+
+BEATS_PER_LEASE = 3
+Place = tuple[str, int, int]
+"""Projection, generation and number of a partition."""
+MakeProjector = Callable[[Projection, Lease], Projector]
+
+
+def worker_name() -> str:
+    """A name that no other worker has, and that tells people where it runs."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+class _Running(msgspec.Struct):
+    lease: Lease
+    projector: Projector
+    task: "asyncio.Task[None]"
+
+
+class Worker:
+    """Moves partitions of these projections. `start` it, and `stop` it in the end; in between it goes on by itself."""
+
+    def __init__(
+        self,
+        projections: Sequence[type[Projection]],
+        *,
+        read_store: ReadStore,
+        checkpoints: Checkpoints,
+        settings: Settings,
+        make_projector: MakeProjector,
+    ) -> None:
+        """`make_projector` makes the projector of a partition for which a lease is held."""
+        self.name = worker_name()
+        self.failures: dict[str, str] = {}
+        """Why partitions of a projection, by its name, cannot go on here."""
+        self._projections = {projection.name: projection for projection in projections}
+        self._codes: dict[str, Code] = {name: code_of(each) for name, each in self._projections.items()}
+        self._read_store = read_store
+        self._checkpoints = checkpoints
+        self._settings = settings
+        self._make_projector = make_projector
+        self._running: dict[Place, _Running] = {}
+        self._given_up: set[Place] = set()
+        self._prepared: set[tuple[str, int]] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Make what is missing (the first generation of a projection, its index), and begin to work.
+
+        Raises ServerUnavailable, or RebuildRequired if documents were made for other fields.
+        """
+        for projection in self._projections.values():
+            await self._prepare(projection, await self._checkpoints.generations())
+        await self._beat()
+        self._task = asyncio.create_task(self._run(), name="cqrskit-worker")
+
+    async def stop(self) -> None:
+        """End the projectors and give their partitions back."""
+        if self._task is not None:
+            await end_tasks([self._task])
+        await self._end(list(self._running))
+        if self._task is not None:
+            try:
+                await self._checkpoints.leave(self.name)
+            except CqrskitError as error:
+                log.warning("worker.not_signed_off", worker=self.name, reason=str(error))
+
+    def projectors(self, projection: str) -> list[Projector]:
+        """The projectors at work here for a projection."""
+        return [running.projector for place, running in self._running.items() if place[0] == projection]
+
+    # --- what there is to do
+
+    async def _prepare(self, projection: type[Projection], generations: Sequence[Generation]) -> Generation:
+        """The generation to work on, with its index; the very first one is made, and lives from the beginning."""
+        code = self._codes[projection.name]
+        generation = generation_for(projection, code, generations)
+        if generation is None:
+            await self._checkpoints.create_generation(
+                projection.name, GenerationState.LIVE, code, projection.partitions
+            )
+            return await self._prepare(projection, await self._checkpoints.generations())
+        place = (projection.name, generation.number)
+        if place in self._prepared:
+            return generation
+        index = projection.index(generation.number)
+        identity = await self._read_store.prepare(index)
+        await self._checkpoints.set_index(projection.name, generation.number, identity)
+        await self._checkpoints.set_partitions(projection.name, generation.number, projection.partitions)
+        if not generation.fits(code):
+            log.warning("projection.rebuild_due", projection=projection.name, generation=generation.number)
+            await self._checkpoints.set_mixed(projection.name, generation.number)
+        self._prepared.add(place)
+        return await self._prepare(projection, await self._checkpoints.generations())
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / BEATS_PER_LEASE)
+            try:
+                await self._beat()
+            except ServerUnavailable as error:
+                log.warning("worker.waits_for_server", worker=self.name, reason=str(error))
+            except CqrskitError as error:
+                log.error("worker.failed", worker=self.name, reason=str(error))
+
+    async def _beat(self) -> None:
+        """One look at what there is: renew, give back, take."""
+        await self._settle()
+        seconds = self._settings.lease_seconds
+        workers = await self._checkpoints.beat(self.name, sorted(self._projections), seconds=seconds)
+        generations = await self._checkpoints.generations()
+        wanted: dict[Place, float | None] = {}
+        for projection in self._projections.values():
+            wanted.update(await self._wanted(projection, generations))
+        await self._renew(wanted)
+        share = self._share(len(wanted), workers)
+        surplus = sorted(self._running)[share:]
+        await self._end(surplus)
+        for place, leased_seconds in wanted.items():
+            free = leased_seconds is None or leased_seconds <= 0
+            if free and place not in self._running and place not in self._given_up and len(self._running) < share:
+                await self._take(place)
+
+    async def _wanted(
+        self, projection: type[Projection], generations: Sequence[Generation]
+    ) -> dict[Place, float | None]:
+        """The partitions that somebody should move, each with what is left of its lease."""
+        try:
+            generation = await self._prepare(projection, generations)
+        except ServerUnavailable:
+            raise
+        except CqrskitError as error:
+            self.failures[projection.name] = str(error)
+            return {}
+        if generation.paused:
+            return {}
+        return {
+            (projection.name, generation.number, each.number): each.leased_seconds for each in generation.partitions
+        }
+
+    def _share(self, partitions: int, workers: Sequence[WorkerSeen]) -> int:
+        """How many partitions a worker should have, if all that do the same have as many."""
+        alike = [each for each in workers if set(each.projections) & self._projections.keys()]
+        return math.ceil(partitions / max(len(alike), 1))
+
+    # --- leases
+
+    async def _renew(self, wanted: dict[Place, float | None]) -> None:
+        await self._end([place for place in self._running if place not in wanted])
+        running = list(self._running.values())
+        if not running:
+            return
+        renewed = await self._checkpoints.renew([each.lease for each in running], seconds=self._settings.lease_seconds)
+        lost = [place for (place, _), mine in zip(list(self._running.items()), renewed, strict=True) if not mine]
+        await self._end(lost)
+
+    async def _take(self, place: Place) -> None:
+        name, generation, number = place
+        lease = await self._checkpoints.claim(self.name, name, generation, number, seconds=self._settings.lease_seconds)
+        if lease is None:
+            return
+        projector = self._make_projector(self._projections[name](), lease)
+        await projector.open()
+        task = asyncio.create_task(projector.run(), name=f"cqrskit-{name}-{number}")
+        self._running[place] = _Running(lease, projector, task)
+        self.failures.pop(name, None)
+        log.info("worker.took_partition", projection=name, generation=generation, partition=number)
+
+    async def _end(self, places: Sequence[Place]) -> None:
+        """Stop these projectors and give their partitions back."""
+        running = [self._running.pop(place) for place in places]
+        await end_tasks([each.task for each in running])
+        if not running:
+            return
+        try:
+            await self._checkpoints.release([each.lease for each in running])
+        except ServerUnavailable as error:
+            log.warning("worker.waits_for_server", worker=self.name, reason=str(error))
+
+    async def _settle(self) -> None:
+        """Look after projectors that have ended: who lost the lease may get it again, who failed stays where it is."""
+        for place, running in list(self._running.items()):
+            if not running.task.done():
+                continue
+            error = running.task.exception()
+            if error is not None and not isinstance(error, LeaseLost):
+                reason = str(error) if isinstance(error, CqrskitError) else f"{type(error).__name__}: {error}"
+                self.failures[place[0]] = reason
+                self._given_up.add(place)
+                log.error("projector.stopped", projection=place[0], reason=reason, exc_info=error)
+                await self._checkpoints.fail(running.lease, reason)
+            await self._end([place])
