@@ -65,9 +65,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How often a projector that has written makes its documents searchable."""
     wait_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     """How long a query waits for the position that its caller asked for."""
-    health_lag_events_max: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
+    health_lag_max_events: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
     """A projection that is further behind the log than this is reported as degraded."""
-    health_lag_seconds_max: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+    health_lag_max_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
     """A projection whose oldest event to fold is older than this is reported as degraded."""
     health_parked_keys_max: Annotated[int, msgspec.Meta(ge=0)] = 0
     """A projection with more parked keys than this is reported as degraded."""

@@ -160,10 +160,10 @@ def _problems(status: ProjectionStatus, settings: Settings) -> list[str]:
         problems.append("it is paused: `cqrskit resume` lets it go on")
     elif unattended:
         problems.append(f"nobody moves partition {', '.join(unattended)}: run `cqrskit project`")
-    if status.lag_events > settings.health_lag_events_max:
-        problems.append(f"it lags by {status.lag_events:,} events, more than {settings.health_lag_events_max:,}")
-    if status.lag_seconds > settings.health_lag_seconds_max:
-        problems.append(f"it lags by {status.lag_seconds:,.0f} s, more than {settings.health_lag_seconds_max:,g} s")
+    if status.lag_events > settings.health_lag_max_events:
+        problems.append(f"it lags by {status.lag_events:,} events, more than {settings.health_lag_max_events:,}")
+    if status.lag_seconds > settings.health_lag_max_seconds:
+        problems.append(f"it lags by {status.lag_seconds:,.0f} s, more than {settings.health_lag_max_seconds:,g} s")
     if status.parked_keys > settings.health_parked_keys_max:
         problems.append(f"it has {status.parked_keys:,} parked keys: see `cqrskit parked list {status.name}`")
     return problems
