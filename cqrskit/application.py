@@ -120,7 +120,7 @@ class Application:
             checkpoints = PostgresCheckpoints(pool, url)
             notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)
-            runtime = Runtime(self, settings, event_store, read_store, checkpoints, notifier, listener)
+            runtime = Runtime(self, settings, url, event_store, read_store, checkpoints, notifier, listener)
             stack.push_async_callback(runtime.close)
             await runtime.start(executor=executor, projections=projections or ())
             yield runtime
@@ -129,13 +129,15 @@ class Application:
 class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
-    `executor` takes commands, `reader` answers queries; `event_store` and `read_store` are the ports beneath.
+    `executor` takes commands, `reader` answers queries; `event_store`, `read_store` and `checkpoints` are the ports
+    beneath. `database_url` is the log's, also where it is an embedded one; it may hold a password.
     """
 
     def __init__(
         self,
         application: Application,
         settings: Settings,
+        database_url: str,
         event_store: PostgresEventStore,
         read_store: ReadStore,
         checkpoints: PostgresCheckpoints,
@@ -144,6 +146,7 @@ class Runtime:
     ) -> None:
         self.application = application
         self.settings = settings
+        self.database_url = database_url
         self.event_store = event_store
         self.read_store = read_store
         self.checkpoints = checkpoints
@@ -193,7 +196,7 @@ class Runtime:
             await self.worker.start()
             await self._listener.start()
 
-    def projector(self, projection: Projection, lease: Lease, *, block_size: int | None = None) -> Projector:
+    def projector(self, projection: Projection, lease: Lease, *, bulk: bool = False) -> Projector:
         """A projector for a partition that is leased, not yet opened; workers and rebuilds make theirs here."""
         return Projector(
             projection,
@@ -205,7 +208,7 @@ class Runtime:
             registry=self.application.registry,
             settings=self.settings,
             wake=self._listener.follow(),
-            block_size=block_size,
+            bulk=bulk,
         )
 
     async def close(self) -> None:

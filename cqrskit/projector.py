@@ -32,6 +32,8 @@ __all__ = ["Projector"]
 log = structlog.get_logger(__name__)
 
 HELD_DOCUMENTS_MAX = 20_000
+BULK_BLOCKS = 4
+"""How much more a projector reads, and holds in memory, while it builds documents that nobody reads yet."""
 RETRY_SECONDS_MAX = 5.0
 CATCHING_UP = 10
 """How much rarer documents are made searchable while there is more to read."""
@@ -62,11 +64,11 @@ class Projector:
         registry: EventRegistry,
         settings: Settings,
         wake: asyncio.Event,
-        block_size: int | None = None,
+        bulk: bool = False,
     ) -> None:
         """`wake` is set by whoever knows that the log has grown; the projector polls as well.
 
-        `block_size` is the number of positions to read at once, by default that of the settings.
+        `bulk`: nobody reads these documents yet, so they are not made searchable, and more is done at once.
         """
         self.projection = projection
         self.lease = lease
@@ -80,7 +82,10 @@ class Projector:
         self._registry = registry
         self._settings = settings
         self._wake = wake
-        self._block_size = block_size or settings.block_size_max
+        self._bulk = bulk
+        self._block_size = settings.block_size_max * (BULK_BLOCKS if bulk else 1)
+        self._held_max = HELD_DOCUMENTS_MAX * (BULK_BLOCKS if bulk else 1)
+        self._all_held = bulk and lease.position == 0
         self._folding = Folding(projection, registry, lease.partition)
         self._index = projection.index(lease.generation)
         self._held: OrderedDict[str, Stored] = OrderedDict()
@@ -155,7 +160,7 @@ class Projector:
         level = feed.until >= feed.head
         if level:
             await self._finish_writing()
-        if self._unrefreshed and self._refresh_due(level):
+        if self._unrefreshed and not self._bulk and self._refresh_due(level):
             await self._finish_writing()
             await self._refresh()
         return level
@@ -166,6 +171,7 @@ class Projector:
             await end_tasks([self._writing])
             self._writing = None
         self._held.clear()
+        self._all_held = False
         self._refused.clear()
         self._doubtful = True
         self._read_until = self.position
@@ -203,14 +209,17 @@ class Projector:
                 if self._holds:
                     self._held[key] = Stored(key, folded.version, folded.document)
                     self._held.move_to_end(key)
-        while len(self._held) > HELD_DOCUMENTS_MAX and len(self._held) > len(block.changes):
+        while len(self._held) > self._held_max and len(self._held) > len(block.changes):
             self._held.popitem(last=False)
+            self._all_held = False
         return block
 
     async def _start_documents(self, groups: Mapping[str, list[Item]]) -> dict[str, Folded]:
         """The documents as they were before the block: held, loaded in one request, or not yet there."""
         held = self._held
         wanted = [key for key, items in groups.items() if key not in held and not self._folding.begins(items)]
+        if self._all_held:
+            wanted = []
         if wanted:
             await self._finish_writing()  # what has left memory must be in the store before it is loaded
         loaded = await self._read_store.load(self._index, wanted) if wanted else {}

@@ -7,6 +7,7 @@ import rich_click as click
 from cqrskit.cli.events import events_command
 from cqrskit.cli.migrate import migrate_command
 from cqrskit.cli.project import project_command
+from cqrskit.cli.rebuild import rebuild_command, rebuild_slice_command, rollback_command
 from cqrskit.cli.running import run_group
 from cqrskit.cli.schema import schema_group
 from cqrskit.cli.serve import serve_command
@@ -38,7 +39,17 @@ def cqrskit_group() -> None:
     """
 
 
-for _command in (migrate_command, serve_command, project_command, status_command, events_command, schema_group):
+for _command in (
+    migrate_command,
+    serve_command,
+    project_command,
+    status_command,
+    events_command,
+    schema_group,
+    rebuild_command,
+    rebuild_slice_command,
+    rollback_command,
+):
     cqrskit_group.add_command(_command)
 
 

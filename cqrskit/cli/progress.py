@@ -42,10 +42,12 @@ class ProgressBar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def show(self, done: int, detail: str = "") -> None:
-        """`done` of the total, and something to say about it."""
+    def show(self, done: int, detail: str = "", *, total: int | None = None) -> None:
+        """`done` of the total, which may have changed, and something to say about it."""
+        if total is not None:
+            self._total = max(total, 1)
         if self._task is not None:
-            self._progress.update(self._task, completed=min(done, self._total), detail=detail)
+            self._progress.update(self._task, completed=min(done, self._total), total=self._total, detail=detail)
         if not (self._terminal or self._quiet) and time.monotonic() - self._said_at > LINE_INTERVAL_SECONDS:
             self._said_at = time.monotonic()
             self._console.print(f"{self._what}: {100 * done // self._total} % {detail}", highlight=False)
