@@ -27,7 +27,7 @@ import msgspec
 from cqrskit.errors import DefinitionError
 from cqrskit.event_versions import stored_names_of
 from cqrskit.events import RecordedEvent
-from cqrskit.read_store import IndexSpec
+from cqrskit.read_store import IndexSettings, IndexSpec
 
 __all__ = ["Fold", "Projection", "folds_of", "on"]
 
@@ -74,12 +74,14 @@ class Projection:
     """Subclass it with a `document` and one ``@on`` method per event type; see the module's example.
 
     `name` names its index and its checkpoint (lower case, digits, underscores; default: the class's name in
-    snake case). Change it and you have another projection, built from the beginning.
+    snake case). Change it and you have another projection, built from the beginning. `elasticsearch` says how its
+    index is kept there: ``elasticsearch = IndexSettings(shards=2)``.
     """
 
     name: ClassVar[str] = ""
     document: ClassVar[type[msgspec.Struct]]
     generation: ClassVar[int] = 1
+    elasticsearch: ClassVar[IndexSettings] = IndexSettings()
 
     def __init_subclass__(cls) -> None:
         """Check what can be checked without an application."""
@@ -94,13 +96,17 @@ class Projection:
         document = getattr(cls, "document", None)
         if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
             raise DefinitionError(f"projection {cls.__name__} needs `document = YourStruct`, a msgspec Struct")
+        if not isinstance(cls.elasticsearch, IndexSettings):
+            raise DefinitionError(f"projection {cls.__name__}: `elasticsearch` must be an IndexSettings")
         if not folds_of(cls()):
             raise DefinitionError(f"projection {cls.__name__} folds nothing: add a method with @on(SomeEvent)")
 
     @property
     def index(self) -> IndexSpec:
         """Where the documents of the current generation are kept."""
-        return IndexSpec(name=self.name, generation=self.generation, document=self.document)
+        return IndexSpec(
+            name=self.name, generation=self.generation, document=self.document, elasticsearch=self.elasticsearch
+        )
 
 
 def folds_of(projection: Projection) -> dict[str, Fold]:
