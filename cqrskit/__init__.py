@@ -8,7 +8,7 @@ from cqrskit.aggregate import Aggregate, event
 from cqrskit.application import Application, Runtime
 from cqrskit.commands import Command, handles
 from cqrskit.consistency import Answer, Reader
-from cqrskit.document import Indexed, Text, Unindexed
+from cqrskit.document import Indexed, Nested, Text, Unindexed
 from cqrskit.errors import (
     AggregateExists,
     AggregateNotFound,
@@ -35,7 +35,7 @@ from cqrskit.executor import CommandResult, Executor
 from cqrskit.identifiers import new_id
 from cqrskit.projection import Projection, on
 from cqrskit.query import All, Any, Condition, Match, Not, Query, Range, Sort, Term, Terms
-from cqrskit.read_store import Page, Stored
+from cqrskit.read_store import IndexSettings, Page, Stored
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings, load_settings
 from cqrskit.status import ProjectionStatus
@@ -60,12 +60,14 @@ __all__ = [
     "DefinitionError",
     "Executor",
     "IdempotencyConflict",
+    "IndexSettings",
     "Indexed",
     "InvalidCursor",
     "InvalidIdempotencyKey",
     "InvalidQuery",
     "Match",
     "Metadata",
+    "Nested",
     "MigrationRequired",
     "Not",
     "NotYetVisible",

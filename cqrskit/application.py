@@ -15,6 +15,7 @@ from cqrskit.aggregate import Aggregate, event_classes
 from cqrskit.checkpoints import Lease
 from cqrskit.commands import Handler, HandlerRegistry
 from cqrskit.consistency import Positions, Reader
+from cqrskit.elasticsearch.connection import Access
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.embedded import EmbeddedPostgres
 from cqrskit.errors import ConfigurationError, DefinitionError
@@ -299,6 +300,15 @@ def _read_store(settings: Settings, in_postgres: ReadStore) -> ReadStore:
     return ElasticsearchReadStore(
         settings.elasticsearch_url,
         settings.index_prefix,
+        access=Access(
+            api_key=settings.elasticsearch_api_key,
+            ca_file=settings.elasticsearch_ca_file,
+            certificate_fingerprint=settings.elasticsearch_certificate_fingerprint,
+        ),
         request_timeout_seconds=settings.elasticsearch_request_timeout_seconds,
         connect_timeout_seconds=settings.connect_timeout_seconds,
+        bulk_max_documents=settings.elasticsearch_bulk_max_documents,
+        bulk_max_bytes=settings.elasticsearch_bulk_max_bytes,
+        circuit_max_failures=settings.elasticsearch_circuit_max_failures,
+        circuit_max_pause_seconds=settings.elasticsearch_circuit_max_pause_seconds,
     )

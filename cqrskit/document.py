@@ -9,6 +9,7 @@ A document is a frozen msgspec Struct. Its annotations are all that a read store
         opened_at: datetime                               # exact to the microsecond
         metadata: dict[str, str]                          # searched as "metadata.colour"
         overdraft_limit: int | None                       # may be null
+        legs: Annotated[list[Leg], Nested()]              # each leg a document of its own to Elasticsearch's client
         history: Annotated[list[Leg], Unindexed()]        # kept, not searchable
 
 ========================================  ==========  =====================================================
@@ -37,15 +38,16 @@ import types
 import typing
 from collections.abc import Iterator
 from datetime import date, datetime
-from enum import Enum, StrEnum
+from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
 
 from cqrskit.errors import DefinitionError
+from cqrskit.fields import Field, FieldKind, Indexed, Nested, Step, Text, Unindexed
 
-__all__ = ["DocumentShape", "Field", "FieldKind", "Indexed", "Step", "Text", "Unindexed", "shape_of"]
+__all__ = ["DocumentShape", "Field", "FieldKind", "Indexed", "Nested", "Step", "Text", "Unindexed", "shape_of"]
 
 _SHAPE_VERSION = 1
 """Raise it when the same annotations begin to be stored in another way: every index is then due for a rebuild."""
@@ -53,92 +55,10 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED_PREFIX = "cqrskit_"
 _LONG = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _AWARE_DATETIME = Annotated[datetime, msgspec.Meta(tz=True)]
+_ANALYZER = re.compile(r"[a-z][a-z0-9_]*")
+FIELDS_MAX, DEPTH_MAX, NESTED_FIELDS_MAX = 900, 20, 50
+"""Elasticsearch's own limits of one mapping, the first a little lower, as some fields are ours."""
 _Marker = TypeVar("_Marker")
-
-
-class Text(msgspec.Struct, frozen=True):
-    """Marks a str as full text (`Match`). `keyword=True` keeps it exact and sortable as well."""
-
-    keyword: bool = False
-
-
-class Unindexed(msgspec.Struct, frozen=True):
-    """Marks a field that is kept with the document but never searched: it may have any JSON-able type and size."""
-
-
-class Indexed(msgspec.Struct, frozen=True):
-    """Marks a field that Postgres gives a B-tree index, so that Range and Sort on it need not read every document.
-
-    `within` names another field of the same document that queries fix with a Term: a statement, for example,
-    reads one account's lines in order of position, ``position: Annotated[int, Indexed(within="account_id")]``.
-    """
-
-    within: str | None = None
-
-
-class FieldKind(StrEnum):
-    """How a field is searched; the table in this module's docstring says what each kind answers."""
-
-    KEYWORD = "keyword"
-    TEXT = "text"
-    LONG = "long"
-    DOUBLE = "double"
-    BOOLEAN = "boolean"
-    DATETIME = "datetime"
-    DATE = "date"
-    FLATTENED = "flattened"
-    STORED = "stored"
-
-
-_ORDERED_KINDS = {FieldKind.KEYWORD, FieldKind.LONG, FieldKind.DOUBLE, FieldKind.DATETIME, FieldKind.DATE}
-
-
-class Step(typing.NamedTuple):
-    """One name on the way from the document to a value; `many` where a list follows it."""
-
-    name: str
-    many: bool
-
-
-class Field(msgspec.Struct, frozen=True, kw_only=True):
-    """One place of a document that a query can name.
-
-    `name` is the dotted path of stored names, `value_type` what msgspec must accept as one value of it, `exact`
-    whether a text is a keyword as well, `nullable` whether the value may be missing.
-    """
-
-    name: str
-    path: tuple[Step, ...]
-    kind: FieldKind
-    value_type: Any
-    nullable: bool = False
-    exact: bool = False
-    index: Indexed | None = None
-
-    @property
-    def many(self) -> bool:
-        """Whether one document can have several values here."""
-        return any(step.many for step in self.path)
-
-    @property
-    def ordered(self) -> bool:
-        """Whether its values can be compared by `Range`, and sorted by where there is only one."""
-        return self.exact or self.kind in _ORDERED_KINDS
-
-    @property
-    def description(self) -> str:
-        """The field's kind in a few stable words; two fields with one description are stored alike."""
-        words = [self.kind.value, *(["keyword"] if self.exact else []), *(["many"] if self.many else [])]
-        return " ".join(words)
-
-    def values_in(self, document: Any) -> Iterator[Any]:
-        """All values other than null that a document (as plain JSON values) has in this field."""
-        found = [document]
-        for step in self.path:
-            found = [holder[step.name] for holder in found if holder.get(step.name) is not None]
-            if step.many:
-                found = [value for values in found for value in values]
-        return (value for value in found if value is not None)
 
 
 class DocumentShape(msgspec.Struct, frozen=True, eq=False):
@@ -204,6 +124,7 @@ def _make_shape(document: type[msgspec.Struct]) -> DocumentShape:
     fields = {field.name: field for field in _fields_of(document, parents=(), optional=False, above=(document,))}
     for field in fields.values():
         _check_index(document, field, fields)
+    _check_mapping(document, fields)
     return DocumentShape(document=document, fields=fields)
 
 
@@ -231,7 +152,7 @@ def _fields_of(
     for attribute, name in zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True):
         _check_name(struct, name)
         found = _unwrap(hints[attribute])
-        path = (*parents, Step(name, many=found.many))
+        path = (*parents, Step(name, many=found.many, nested=_is_nested(struct, name, found, above)))
         if found.nested is not None and found.nested not in above:
             yield from _fields_of(
                 found.nested, parents=path, optional=optional or found.nullable, above=(*above, found.nested)
@@ -297,14 +218,30 @@ def _one_beside_null(arguments: tuple[Any, ...]) -> Any:
     return others[0] if len(others) == 1 else None
 
 
+def _is_nested(struct: type[msgspec.Struct], name: str, found: _Unwrapped, above: tuple[type, ...]) -> bool:
+    if _marker(found, Nested) is None:
+        return False
+    if found.nested is None or not found.many or found.nested in above:
+        raise DefinitionError(
+            f"field {name!r} of document {struct.__name__}: Nested() is for a searchable list of Structs that do not "
+            "hold one another"
+        )
+    return True
+
+
 def _field(struct: type[msgspec.Struct], found: _Unwrapped, path: tuple[Step, ...], *, optional: bool) -> Field:
     name = ".".join(step.name for step in path)
     text = _marker(found, Text)
     if text is not None and (found.base is not str or _marker(found, Unindexed) is not None):
         raise DefinitionError(f"field {name!r} of document {struct.__name__}: Text() is for a searchable str only")
+    if text is not None and text.analyzer is not None and _ANALYZER.fullmatch(text.analyzer) is None:
+        raise DefinitionError(
+            f"field {name!r} of document {struct.__name__}: {text.analyzer!r} cannot be an analyzer's name; use small "
+            "letters, digits and _, a letter first"
+        )
     kind, value_type, null_among = _kind_of(found)
     if kind is FieldKind.STORED:
-        path = tuple(Step(step.name, many=False) for step in path)
+        path = tuple(step._replace(many=False) for step in path)
     return Field(
         name=name,
         path=path,
@@ -312,6 +249,7 @@ def _field(struct: type[msgspec.Struct], found: _Unwrapped, path: tuple[Step, ..
         value_type=value_type,
         nullable=optional or found.nullable or null_among,
         exact=text is not None and text.keyword,
+        analyzer=None if text is None else text.analyzer,
         index=_marker(found, Indexed),
     )
 
@@ -376,3 +314,26 @@ def _check_index(document: type[msgspec.Struct], field: Field, fields: dict[str,
         within not in fields or fields[within].many or fields[within].kind is not FieldKind.KEYWORD
     ):
         raise DefinitionError(f"{where}: Indexed(within={within!r}) must name a keyword field with one value")
+
+
+def _check_mapping(document: type[msgspec.Struct], fields: dict[str, Field]) -> None:
+    """Refuse what Elasticsearch would refuse, on whichever store the document is kept."""
+    paths = [tuple(step.name for step in field.path) for field in fields.values()]
+    objects = {path[:length] for path in paths for length in range(1, len(path))}
+    subfields = sum(field.analyzer is not None for field in fields.values())
+    nested = {
+        tuple(step.name for step in field.path[: place + 1])
+        for field in fields.values()
+        for place, step in enumerate(field.path)
+        if step.nested
+    }
+    for found, limit, what in (
+        (len(paths) + len(objects) + subfields, FIELDS_MAX, "fields"),
+        (max(map(len, paths), default=0), DEPTH_MAX, "levels"),
+        (len(nested), NESTED_FIELDS_MAX, "Nested() lists"),
+    ):
+        if found > limit:
+            raise DefinitionError(
+                f"document {document.__name__} has {found} {what}; {limit} are possible: mark a part that is not "
+                "searched with Unindexed()"
+            )

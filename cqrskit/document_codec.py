@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cqrskit.document import DocumentShape, Field, FieldKind, shape_of
+from cqrskit.fields import values_at
 from cqrskit.words import words_of
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "ID_BYTES_MAX",
     "INDEXED_BYTES_MAX",
     "KEYWORD_BYTES_MAX",
+    "NESTED_MAX",
     "DocumentCodec",
     "Unstorable",
     "check_id",
@@ -26,6 +28,8 @@ ID_BYTES_MAX = 512
 """Longest document id, in UTF-8 bytes (Elasticsearch's limit)."""
 KEYWORD_BYTES_MAX = 32_000
 """Longest keyword value, in UTF-8 bytes (Elasticsearch's is a little more)."""
+NESTED_MAX = 10_000
+"""Most elements that the `Nested` lists of one document have together (Elasticsearch's limit)."""
 INDEXED_BYTES_MAX = 1_000
 """Longest value of a field with a B-tree in Postgres, whose pages hold two of them and an id."""
 
@@ -61,6 +65,12 @@ class DocumentCodec:
             field for field in fields if field.kind not in (FieldKind.STORED, FieldKind.TEXT) or field.exact
         ]
         self._moments = [field for field in fields if field.kind is FieldKind.DATETIME]
+        self._nested = {
+            field.path[: place + 1]
+            for field in fields
+            for place, step in enumerate(field.path)
+            if step.nested and field.kind is not FieldKind.STORED
+        }
         self._texts = [field for field in fields if field.kind is FieldKind.TEXT]
 
     def encode(self, document: Any) -> bytes:
@@ -82,6 +92,8 @@ class DocumentCodec:
             raise Unstorable(f"it does not fit {self._class.__name__}: {error}") from error
         if _NUL in data:
             raise Unstorable("it contains a NUL character, which Postgres cannot keep")
+        if self._nested and len(data) > NESTED_MAX:
+            self._check_nested(data)
         if self._moments or len(data) > INDEXED_BYTES_MAX or _MANY_DIGITS.search(data):
             self._check_limits(data)
         return data
@@ -102,6 +114,12 @@ class DocumentCodec:
         return {
             field.name: {word for text in field.values_in(document) for word in words_of(text)} for field in self._texts
         }
+
+    def _check_nested(self, data: bytes) -> None:
+        document = msgspec.json.decode(data)
+        count = sum(1 for path in self._nested for _ in values_at(path, document))
+        if count > NESTED_MAX:
+            raise Unstorable(f"its Nested() lists have {count} elements; {NESTED_MAX} are possible, or use Unindexed()")
 
     def _check_limits(self, data: bytes) -> None:
         for moment_field in self._moments:

@@ -27,7 +27,7 @@ import msgspec
 from cqrskit.errors import DefinitionError
 from cqrskit.event_versions import stored_names_of
 from cqrskit.events import RecordedEvent
-from cqrskit.read_store import IndexSpec
+from cqrskit.read_store import IndexSettings, IndexSpec
 
 __all__ = ["Fold", "Projection", "folds_of", "on"]
 
@@ -77,13 +77,15 @@ class Projection:
     `name` names its index and its checkpoint (lower case, digits, underscores; default: the class's name in
     snake case). Change it and you have another projection, built from the beginning. Raise `revision` when the folds
     do something else although their code has not changed. `partitions` is the number of shares, by key, that workers
-    can move at the same time.
+    can move at the same time. `elasticsearch` says how its indices are kept there:
+    ``elasticsearch = IndexSettings(shards=2)``.
     """
 
     name: ClassVar[str] = ""
     document: ClassVar[type[msgspec.Struct]]
     revision: ClassVar[int] = 1
     partitions: ClassVar[int] = 1
+    elasticsearch: ClassVar[IndexSettings] = IndexSettings()
 
     def __init_subclass__(cls) -> None:
         """Check what can be checked without an application."""
@@ -98,6 +100,8 @@ class Projection:
         document = getattr(cls, "document", None)
         if not (isinstance(document, type) and issubclass(document, msgspec.Struct)):
             raise DefinitionError(f"projection {cls.__name__} needs `document = YourStruct`, a msgspec Struct")
+        if not isinstance(cls.elasticsearch, IndexSettings):
+            raise DefinitionError(f"projection {cls.__name__}: `elasticsearch` must be an IndexSettings")
         if not 1 <= cls.partitions <= PARTITIONS_MAX:
             raise DefinitionError(f"projection {cls.__name__}: `partitions` must be 1 to {PARTITIONS_MAX}")
         if not folds_of(cls()):
@@ -106,7 +110,7 @@ class Projection:
     @classmethod
     def index(cls, generation: int) -> IndexSpec:
         """Where the documents of a generation are kept."""
-        return IndexSpec(name=cls.name, generation=generation, document=cls.document)
+        return IndexSpec(name=cls.name, generation=generation, document=cls.document, elasticsearch=cls.elasticsearch)
 
 
 def folds_of(projection: Projection) -> dict[str, Fold]:

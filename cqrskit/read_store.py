@@ -11,9 +11,41 @@ from typing import Any, Protocol
 
 import msgspec
 
+from cqrskit.errors import DefinitionError
 from cqrskit.query import LIMIT_MAX, Condition, Query
 
-__all__ = ["Change", "IndexSpec", "Outcome", "Page", "ReadStore", "Stored", "scan_pages"]
+__all__ = ["Change", "IndexSettings", "IndexSpec", "Outcome", "Page", "ReadStore", "Stored", "scan_pages"]
+
+_SHARDS_MAX = 1024
+_OWN_SETTINGS = ("number_of_shards", "number_of_replicas", "auto_expand_replicas", "refresh_interval")
+
+
+class IndexSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How Elasticsearch keeps a projection's index; Postgres passes it over. It counts when an index is made.
+
+    `shards` are primary shards. `replicas` are copies of each; None means one, where a second node can hold it.
+    `settings` are any other settings of an index by their names in Elasticsearch, without ``index.``, such as
+    ``{"codec": "best_compression", "analysis": {...}}``. Raises DefinitionError for what is impossible.
+    """
+
+    shards: int = 1
+    replicas: int | None = None
+    settings: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of bounds, and settings that are cqrskit's own."""
+        if not 1 <= self.shards <= _SHARDS_MAX:
+            raise DefinitionError(f"IndexSettings(shards={self.shards}): 1 to {_SHARDS_MAX} are possible")
+        if self.replicas is not None and self.replicas < 0:
+            raise DefinitionError(f"IndexSettings(replicas={self.replicas}): 0 or more are possible")
+        for name in self.settings:
+            if name == "index" or name.startswith("index."):
+                raise DefinitionError(f"IndexSettings(settings={{{name!r}: ...}}): leave `index` out of the name")
+            if name in _OWN_SETTINGS or name.split(".")[0] in ("blocks", "hidden"):
+                raise DefinitionError(
+                    f"IndexSettings(settings={{{name!r}: ...}}): cqrskit sets that itself; use `shards` and `replicas` "
+                    "and, for refreshes, CQRSKIT_REFRESH_INTERVAL_SECONDS"
+                )
 
 
 class IndexSpec(msgspec.Struct, frozen=True):
@@ -22,6 +54,7 @@ class IndexSpec(msgspec.Struct, frozen=True):
     name: str
     generation: int
     document: type[Any]
+    elasticsearch: IndexSettings = IndexSettings()
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
@@ -80,11 +113,29 @@ class ReadStore(Protocol):
         """Make the index if it is missing, and return its identity, which no other index ever has.
 
         Whoever keeps a position for the index keeps the identity with it: a position says nothing about an index
-        that was made later. ConfigurationError if the index was made for another shape of document.
+        that was made later. ConfigurationError if the index was made for another shape of document. People do not
+        see it yet: see `make_live`.
         """
 
+    async def make_live(self, index: IndexSpec) -> None:
+        """Show this generation, and no other, under the projection's own name to people and tools of the server.
+
+        They see the old generation until they see the new one. Elasticsearch: the alias ``<prefix>-<projection>``;
+        Postgres: the view ``read_models.<prefix>_<projection>``. Our own requests name the generation. ReadStoreError
+        if the index is not there.
+        """
+
+    async def begin_bulk_load(self, index: IndexSpec) -> None:
+        """Get ready for very many writes and no searches; every write is as safe as before. May be said twice."""
+
+    async def end_bulk_load(self, index: IndexSpec) -> None:
+        """Bring the index back to how it serves searches; may take long. Nothing happens if no load was begun."""
+
+    async def size_bytes(self, index: IndexSpec) -> int:
+        """Room that the index takes on the server's disks, copies included; 0 if there is none."""
+
     async def drop(self, index: IndexSpec) -> None:
-        """Remove the index with its documents; nothing happens if there is none."""
+        """Remove the index with its documents, live or not; nothing happens if there is none."""
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
         """One document as last written, refreshed or not; None if there is none."""

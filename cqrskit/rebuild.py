@@ -1,7 +1,7 @@
 """Rebuilds: a new generation of a projection's documents, built beside the live one, and swapped in when it is right.
 
 Nothing that reads or moves the live generation notices. The log is folded in slices, the partitions of the new
-generation, each by a process of its own with a checkpoint of its own, so a rebuild that was killed goes on where it was.
+generation, each by a process with a checkpoint of its own, so a rebuild that was killed goes on where it was.
 Then whoever rebuilds keeps the generation level (`Tail`) while it is compared with the log, and swaps it in at a moment
 when it has come at least as far as the live one: so no reader is ever taken back.
 """
@@ -36,10 +36,21 @@ GARBAGE_THRESHOLD_OBJECTS = 200_000
 class Parts(Protocol):
     """What a rebuild needs of an application at work; `cqrskit.Runtime` is one."""
 
-    event_store: EventStore
-    read_store: ReadStore
-    checkpoints: Checkpoints
-    settings: Settings
+    @property
+    def event_store(self) -> EventStore:
+        """The log."""
+
+    @property
+    def read_store(self) -> ReadStore:
+        """Where documents are."""
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Where generations are."""
+
+    @property
+    def settings(self) -> Settings:
+        """How this process runs."""
 
     def projector(self, projection: Projection, lease: Lease, *, bulk: bool = False) -> Projector:
         """A projector for a partition that is leased."""
@@ -99,8 +110,8 @@ class Rebuild:
         if coming is not None and (restart or not coming.fits(self._code)):
             if not restart:
                 raise ConfigurationError(
-                    f"generation {coming.number} of projection {self.projection.name!r} is being built by other code: go "
-                    "on with that, or throw it away and begin anew with --restart"
+                    f"generation {coming.number} of projection {self.projection.name!r} is being built by other code: "
+                    "go on with that, or throw it away and begin anew with --restart"
                 )
             await self._throw_away(coming)
             coming = None
@@ -161,8 +172,8 @@ class Rebuild:
             raise ConfigurationError(f"projection {name!r} has no earlier generation to roll back to")
         if generation.code.shape != self._code.shape:
             raise ConfigurationError(
-                f"generation {generation.number} of projection {name!r} has other fields than this code: roll back with "
-                "the code that made it"
+                f"generation {generation.number} of projection {name!r} has other fields than this code: roll back "
+                "with the code that made it"
             )
         if not generation.fits(self._code):
             await self._parts.checkpoints.set_mixed(name, generation.number)
@@ -278,7 +289,7 @@ class Tail:
             finally:
                 await end_tasks(self._tasks)
 
-    async def level(self, show: Callable[[int, int], None] = lambda done, total: None) -> int:
+    async def level(self, show: Callable[[int, int], None] | None = None) -> int:
         """Wait until searches see all that is in the log now, and return that position.
 
         `show` is told how far it is. Raises what a projector failed with.
@@ -288,7 +299,8 @@ class Tail:
             self.check()
             own = await _generations(self._parts, self._projection)
             visible = next(each.visible_position for each in own if each.number == self._generation.number)
-            show(min(visible, goal), goal)
+            if show is not None:
+                show(min(visible, goal), goal)
             if visible >= goal:
                 return goal
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)

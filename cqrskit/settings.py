@@ -1,6 +1,7 @@
 """Settings: one frozen Struct, read once from the environment (``CQRSKIT_*``)."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, cast, get_type_hints
@@ -12,6 +13,9 @@ from cqrskit.errors import ConfigurationError
 __all__ = ["Settings", "load_settings"]
 
 PREFIX = "CQRSKIT_"
+SECRETS = ("elasticsearch_api_key",)
+SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/\s]*(?=@)|(?<=\bpassword=)[^\s&]+")
+HIDDEN = "***"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,9 +30,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database_url: str | None = None
     """Postgres to use, as a libpq URL. Unset: an embedded Postgres in `data_folder`."""
     elasticsearch_url: str | None = None
-    """Elasticsearch to keep read models in. Unset: read models live in Postgres."""
+    """Elasticsearch to keep read models in; several hosts separated by commas. Unset: read models live in Postgres."""
+    elasticsearch_api_key: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    """API key to show to Elasticsearch, in its encoded form. Unset: user and password of the URL, if it has them."""
+    elasticsearch_ca_file: str | None = None
+    """PEM file of the authorities whose certificates are trusted for Elasticsearch. Unset: the public ones."""
+    elasticsearch_certificate_fingerprint: (
+        Annotated[str, msgspec.Meta(pattern=r"^([0-9A-Fa-f]{2}:?){31}[0-9A-Fa-f]{2}$")] | None
+    ) = None
+    """SHA-256 of Elasticsearch's own certificate, which is then trusted without an authority."""
     elasticsearch_request_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     """How long one request to Elasticsearch may take."""
+    elasticsearch_bulk_max_documents: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5_000
+    """Largest number of documents in one bulk request."""
+    elasticsearch_bulk_max_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 8 * 1024 * 1024
+    """Largest bulk request; a document that is larger goes alone."""
+    elasticsearch_circuit_max_failures: Annotated[int, msgspec.Meta(ge=1)] = 5
+    """Requests in a row that Elasticsearch may leave unanswered before the next ones fail at once, for a pause."""
+    elasticsearch_circuit_max_pause_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
+    """Longest of those pauses; they begin at half a second and double."""
     index_prefix: Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_]*$", max_length=30)] = "cqrskit"
     """First part of every index and read-model table name; one per application that shares a server."""
     data_folder: str = ".cqrskit"
@@ -82,6 +102,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """Least severe log event that is written: debug, info, warning or error."""
 
+    def __repr__(self) -> str:
+        """Without the values that open doors."""
+        shown = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return f"Settings({', '.join(f'{name}={_shown(name, value)!r}' for name, value in shown)})"
+
     @property
     def postgres_folder(self) -> Path:
         """The embedded Postgres' files."""
@@ -104,15 +129,22 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
         if name not in hints:
             known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.__struct_fields__))
             raise ConfigurationError(f"{variable} is not a setting; the settings are {known}")
-        values[name] = _convert(variable, text, hints[name])
+        values[name] = _convert(name, variable, text, hints[name])
     for name, value in overrides.items():
         if value is not None:
-            values[name] = _convert(name, value, hints[name])
+            values[name] = _convert(name, name, value, hints[name])
     return msgspec.convert(values, Settings)
 
 
-def _convert(variable: str, value: object, kind: object) -> object:
+def _shown(name: str, value: object) -> object:
+    """A setting's value for people: no API key, and no password of a URL."""
+    if value is not None and name in SECRETS:
+        return HIDDEN
+    return SECRET_IN_URL.sub(HIDDEN, value) if isinstance(value, str) else value
+
+
+def _convert(name: str, variable: str, value: object, kind: object) -> object:
     try:
         return msgspec.convert(value, cast(type[object], kind), strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{variable}={value!r} is not usable: {error}") from error
+        raise ConfigurationError(f"{variable}={_shown(name, value)!r} is not usable: {error}") from error

@@ -10,6 +10,11 @@ __all__ = ["LOG_EVENTS", "configure_logging"]
 
 LOG_EVENTS = {
     "database.embedded": "no database is configured, so an embedded Postgres runs in the data folder",
+    "elasticsearch.circuit_closed": "Elasticsearch answers again",
+    "elasticsearch.circuit_half_open": "one request is tried to find out whether Elasticsearch answers again",
+    "elasticsearch.circuit_opened": "Elasticsearch has not answered several times; requests fail at once for the pause",
+    "elasticsearch.credentials_in_clear": "a password or an API key is sent to Elasticsearch over http, which oth",
+    "elasticsearch.template_not_made": "we may not make index templates; indexes are made without one",
     "executor.batch_failed": "an unexpected error ended a batch; its callers were told that the outcome is unknown",
     "executor.append_failed": "an unexpected error ended an append; the log is asked whether it took effect",
     "executor.batch_undecidable": "an error outside any handler met a batch, which is halved to find its command",

@@ -116,6 +116,8 @@ class Worker:
         identity = await self._read_store.prepare(index)
         await self._checkpoints.set_index(projection.name, generation.number, identity)
         await self._checkpoints.set_partitions(projection.name, generation.number, projection.partitions)
+        if generation.state is GenerationState.LIVE:
+            await self._read_store.make_live(index)
         if not generation.fits(code):
             log.warning("projection.rebuild_due", projection=projection.name, generation=generation.number)
             await self._checkpoints.set_mixed(projection.name, generation.number)

@@ -7,23 +7,29 @@ once. Versions are external: Elasticsearch itself refuses to go back.
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
-from elasticsearch import ApiError, AsyncElasticsearch
+from elasticsearch import ApiError
 
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id
+from cqrskit.elasticsearch.connection import BLOCKED, Connection, is_busy, is_busy_status
 from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD
 from cqrskit.errors import ReadStoreError, ServerUnavailable
 from cqrskit.read_store import Change, Outcome
 
-__all__ = ["write_in_bulk"]
+__all__ = ["BulkWriter"]
 
-PART_BYTES_MAX = 8 * 1024 * 1024
 PARTS_IN_FLIGHT = 2
 ATTEMPTS_MAX = 8
 PAUSE_SECONDS_MAX = 5.0
-NOT_FOUND, CONFLICT, TOO_MANY, SERVER_ERROR = 404, 409, 429, 500
+RETRY_AFTER_SECONDS_MAX = 60.0
+REFUSED, NOT_FOUND, CONFLICT, TOO_LARGE = 400, 404, 409, 413
+NOT_THE_DOCUMENT = ("index_closed_exception", "invalid_index_name_exception")
+"""Types of errors that Elasticsearch answers with 400 although the document is not to blame."""
+NO_WRITE_INDEX = "no write index is defined"
 ANSWERED = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 HEADERS = {
     "content-type": "application/vnd.elasticsearch+x-ndjson; compatible-with=8",
@@ -35,30 +41,141 @@ Item = tuple[int, bytes]
 """A change's place in the list, and its two lines of the bulk body."""
 
 
-async def write_in_bulk(
-    client: AsyncElasticsearch, alias: str, codec: DocumentCodec, changes: Sequence[Change]
-) -> list[Outcome]:
-    """Write all changes to the index behind an alias; one outcome each. Busy answers are tried again after a pause.
+class _Busy(msgspec.Struct):
+    """The server takes nothing at this moment; it may say after how many seconds to come again."""
 
-    Only an alias is written to: Elasticsearch would make a missing index anew, without our mapping.
-    """
-    outcomes = [Outcome(applied=False)] * len(changes)
-    items: list[Item] = []
-    for place, change in enumerate(changes):
+    reason: str
+    retry_after_seconds: float = 0.0
+
+
+class BulkWriter:
+    """Writes changes to an index behind an alias; one part of them is one request."""
+
+    def __init__(
+        self, connection: Connection, *, max_documents: int, max_bytes: int, request_timeout_seconds: float
+    ) -> None:
+        """A part ends at `max_documents`, or before it exceeds `max_bytes` (a larger document is a part of its own)."""
+        self._connection = connection
+        self._max_documents = max_documents
+        self._max_bytes = max_bytes
+        # The server gives up waiting for a missing shard before we do, and so can still say which items it has written.
+        self._wait_milliseconds = max(1, round(request_timeout_seconds * 500))
+
+    async def write(self, alias: str, codec: DocumentCodec, changes: Sequence[Change]) -> list[Outcome]:
+        """Write all changes; one outcome each, in order.
+
+        Busy answers are tried again after a growing pause. ServerUnavailable says that some of the changes have no
+        outcome: write all of them again, which changes nothing where it did succeed. Only an alias is written to:
+        Elasticsearch would make a missing index anew, without our mapping.
+        """
+        outcomes: list[Outcome | None] = [None] * len(changes)
+        items: list[Item] = []
+        for place, change in enumerate(changes):
+            try:
+                items.append((place, _lines(codec, change)))
+            except Unstorable as error:
+                outcomes[place] = Outcome(applied=False, refusal=str(error))
+        in_flight = asyncio.Semaphore(PARTS_IN_FLIGHT)
+
+        async def write(part: list[Item]) -> None:
+            async with in_flight:
+                await self._write_part(alias, part, outcomes)
+
         try:
-            items.append((place, _lines(codec, change)))
-        except Unstorable as error:
-            outcomes[place] = Outcome(applied=False, refusal=str(error))
-    in_flight = asyncio.Semaphore(PARTS_IN_FLIGHT)
+            async with asyncio.TaskGroup() as group:
+                for part in self._parts(items):
+                    group.create_task(write(part))
+        except* (ServerUnavailable, ReadStoreError) as errors:
+            raise errors.exceptions[0] from errors
+        return [_told(outcome) for outcome in outcomes]
 
-    async def write(part: list[Item]) -> None:
-        async with in_flight:
-            await _write_part(client, alias, part, outcomes)
+    def _parts(self, items: Sequence[Item]) -> Iterator[list[Item]]:
+        part: list[Item] = []
+        size = 0
+        for item in items:
+            if part and (size + len(item[1]) > self._max_bytes or len(part) >= self._max_documents):
+                yield part
+                part, size = [], 0
+            part.append(item)
+            size += len(item[1])
+        if part:
+            yield part
 
-    async with asyncio.TaskGroup() as group:
-        for part in _parts(items):
-            group.create_task(write(part))
-    return outcomes
+    async def _write_part(self, alias: str, part: list[Item], outcomes: list[Outcome | None]) -> None:
+        """Send a part until each of its items has an outcome. What is too large for the server is halved."""
+        busy = _Busy("")
+        for attempt in range(ATTEMPTS_MAX):
+            if attempt:
+                await _pause(attempt, busy.retry_after_seconds)
+            answers = await self._send(alias, b"".join(lines for _, lines in part))
+            if isinstance(answers, _Busy):
+                busy = answers
+                continue
+            if answers is None:
+                await self._write_halves(alias, part, outcomes)
+                return
+            again: list[Item] = []
+            for item, answer in zip(part, answers, strict=True):
+                outcome = self._outcome(alias, answer["index"])
+                if outcome is None:
+                    again.append(item)
+                    busy = _Busy(_reason(answer["index"]))
+                else:
+                    outcomes[item[0]] = outcome
+            if not again:
+                return
+            part = again
+        raise self._unavailable(f"{len(part)} documents were not taken, again and again ({busy.reason})")
+
+    async def _write_halves(self, alias: str, part: list[Item], outcomes: list[Outcome | None]) -> None:
+        if len(part) == 1:
+            place, lines = part[0]
+            reason = (
+                f"it has {len(lines)} bytes, more than Elasticsearch, or a proxy before it, takes in one request "
+                "(http.max_content_length)"
+            )
+            outcomes[place] = Outcome(applied=False, refusal=reason)
+            return
+        middle = len(part) // 2
+        await self._write_part(alias, part[:middle], outcomes)
+        await self._write_part(alias, part[middle:], outcomes)
+
+    async def _send(self, alias: str, body: bytes) -> list[Any] | _Busy | None:
+        """Each item's answer, or _Busy if the whole request came at a bad moment, or None if it is too large."""
+        path = f"/{alias}/_bulk?filter_path={ANSWERED}&require_alias=true&timeout={self._wait_milliseconds}ms"
+        try:
+            with self._connection.request():
+                response = await self._connection.client.perform_request("POST", path, headers=HEADERS, body=body)
+        except (ServerUnavailable, ReadStoreError) as error:
+            cause = error.__cause__
+            if isinstance(cause, ApiError) and cause.status_code == TOO_LARGE:
+                return None
+            if isinstance(cause, ApiError) and isinstance(error, ServerUnavailable) and is_busy(cause):
+                return _Busy(error.reason, _retry_after_seconds(cause))
+            raise
+        answers: list[Any] = response["items"]
+        return answers
+
+    def _outcome(self, alias: str, answer: dict[str, Any]) -> Outcome | None:
+        """What became of one item; None if it is to be sent again. Raises when it says something about the index."""
+        status, error = answer["status"], answer.get("error")
+        if error is None:
+            return Outcome(applied=True)
+        if status == CONFLICT:
+            return Outcome(applied=False)
+        kind, reason = error["type"], str(error.get("reason"))
+        if status == NOT_FOUND:
+            raise ReadStoreError(f"{alias} is gone while it was being written to: start again to build it anew")
+        if kind == BLOCKED or kind == "security_exception":
+            raise self._unavailable(f"{alias} takes no writes: {reason}")
+        if is_busy_status(status):
+            return None
+        if status not in (REFUSED, TOO_LARGE) or kind in NOT_THE_DOCUMENT or NO_WRITE_INDEX in reason:
+            raise ReadStoreError(f"Elasticsearch refused to write to {alias}: {status} {kind}: {reason}")
+        return Outcome(applied=False, refusal=_reason(answer))
+
+    def _unavailable(self, reason: str) -> ServerUnavailable:
+        return ServerUnavailable("Elasticsearch", self._connection.address, reason)
 
 
 def _lines(codec: DocumentCodec, change: Change) -> bytes:
@@ -77,59 +194,30 @@ def _lines(codec: DocumentCodec, change: Change) -> bytes:
     return b"%b%b%b%b}\n" % (action, data[:-1], comma, own)
 
 
-def _parts(items: Sequence[Item]) -> Iterator[list[Item]]:
-    part: list[Item] = []
-    size = 0
-    for item in items:
-        if part and size + len(item[1]) > PART_BYTES_MAX:
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += len(item[1])
-    if part:
-        yield part
+def _told(outcome: Outcome | None) -> Outcome:
+    assert outcome is not None, "each part ends with an outcome for each of its items, or an error"
+    return outcome
 
 
-async def _write_part(client: AsyncElasticsearch, alias: str, part: list[Item], outcomes: list[Outcome]) -> None:
-    for attempt in range(ATTEMPTS_MAX):
-        if attempt:
-            await asyncio.sleep(random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, PAUSE_SECONDS_MAX))
-        answers = await _send(client, alias, b"".join(lines for _, lines in part))
-        if answers is None:
-            continue
-        again: list[Item] = []
-        for item, answer in zip(part, answers, strict=True):
-            status = answer["index"]["status"]
-            if status == NOT_FOUND:
-                raise ReadStoreError(f"{alias} is gone while it was being written to: start again to build it anew")
-            if status == TOO_MANY or status >= SERVER_ERROR:
-                again.append(item)
-            else:
-                outcomes[item[0]] = _outcome(status, answer["index"])
-        if not again:
-            return
-        part = again
-    raise ServerUnavailable("Elasticsearch", alias, f"{len(part)} documents were refused as too many, again and again")
+async def _pause(attempt: int, at_least_seconds: float) -> None:
+    seconds = random.uniform(0.5, 1.0) * min(0.1 * 2**attempt, PAUSE_SECONDS_MAX)
+    await asyncio.sleep(max(seconds, min(at_least_seconds, RETRY_AFTER_SECONDS_MAX)))
 
 
-async def _send(client: AsyncElasticsearch, alias: str, body: bytes) -> list[Any] | None:
-    """Each item's answer, or None if the whole request came at a bad moment."""
-    path = f"/{alias}/_bulk?filter_path={ANSWERED}&require_alias=true"
+def _retry_after_seconds(error: ApiError) -> float:
+    """What the header says, as seconds or as a date; 0 if it says nothing that can be read."""
+    text = error.meta.headers.get("retry-after") or ""
     try:
-        response = await client.perform_request("POST", path, headers=HEADERS, body=body)
-    except ApiError as error:
-        if error.status_code == TOO_MANY or error.status_code >= SERVER_ERROR:
-            return None
-        raise ReadStoreError(f"Elasticsearch refused a bulk request to {alias}: {error}") from error
-    answers: list[Any] = response["items"]
-    return answers
+        return max(float(text), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max((parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        return 0.0
 
 
-def _outcome(status: int, answer: dict[str, Any]) -> Outcome:
-    if status == CONFLICT:
-        return Outcome(applied=False)
-    error = answer.get("error")
-    if error is None:
-        return Outcome(applied=True)
+def _reason(answer: dict[str, Any]) -> str:
+    error = answer["error"]
     cause = error.get("caused_by", {}).get("reason")
-    return Outcome(applied=False, refusal=f"{error['type']}: {error['reason']}" + (f" ({cause})" if cause else ""))
+    return f"{error['type']}: {error.get('reason')}" + (f" ({cause})" if cause else "")

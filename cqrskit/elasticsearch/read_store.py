@@ -3,15 +3,25 @@
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
-from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, NotFoundError, TransportError
+import structlog
+from elasticsearch import AuthorizationException, BadRequestError, NotFoundError
 
 from cqrskit.document import shape_of
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
-from cqrskit.elasticsearch.bulk import write_in_bulk
-from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD, index_body
+from cqrskit.elasticsearch.bulk import BulkWriter
+from cqrskit.elasticsearch.connection import Access, Connection, reason_of
+from cqrskit.elasticsearch.mapping import (
+    DELETED_FIELD,
+    ID_FIELD,
+    WORDS_FIELD,
+    index_body,
+    is_template_due,
+    loading_settings,
+    serving_settings,
+    template_body,
+)
 from cqrskit.elasticsearch.search_body import condition_body, search_body
 from cqrskit.errors import ConfigurationError, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
@@ -22,37 +32,53 @@ __all__ = ["ElasticsearchReadStore"]
 
 SOURCE = {"excludes": [ID_FIELD, WORDS_FIELD]}
 SUPPORTED_MAJOR = "8"
+NO_ACCESS = Access()
+
+log = structlog.get_logger(__name__)
 
 
 class ElasticsearchReadStore:
-    """`cqrskit.read_store.ReadStore` on Elasticsearch; `client` is the official one, for whatever this lacks."""
+    """`cqrskit.read_store.ReadStore` on Elasticsearch; `client` is the official one, for whatever this lacks.
+
+    `circuit` shows whether the cluster answers; what is sent with `client` itself passes it by.
+    """
 
     writes_are_visible = False
 
     def __init__(
-        self, url: str, prefix: str, *, request_timeout_seconds: float, connect_timeout_seconds: float = 10.0
+        self,
+        url: str,
+        prefix: str,
+        *,
+        access: Access = NO_ACCESS,
+        request_timeout_seconds: float,
+        connect_timeout_seconds: float = 10.0,
+        bulk_max_documents: int = 5_000,
+        bulk_max_bytes: int = 8 * 1024 * 1024,
+        circuit_max_failures: int = 5,
+        circuit_max_pause_seconds: float = 10.0,
     ) -> None:
-        """`url` may hold user and password; `prefix` begins every index's name; a `ping` waits for the shorter time."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(
-                "the Elasticsearch URL must look like http://host:9200 (CQRSKIT_ELASTICSEARCH_URL)"
-            )
-        try:
-            port = parts.port or 9200
-        except ValueError as error:
-            raise ConfigurationError(f"the Elasticsearch URL cannot be read: {error}") from error
-        self._address = f"{parts.hostname}:{port}"
+        """`url` names hosts, with user and password or without; `prefix` begins every index's name.
+
+        A `ping` waits for `connect_timeout_seconds`; see `cqrskit.settings.Settings` for the rest.
+        """
         self._prefix = prefix
         self._connect_timeout_seconds = connect_timeout_seconds
-        credentials = (parts.username, parts.password or "") if parts.username else None
-        self.client = AsyncElasticsearch(
-            f"{parts.scheme}://{parts.hostname}:{port}{parts.path}",
-            basic_auth=credentials,
-            request_timeout=request_timeout_seconds,
-            max_retries=0,
-            http_compress=False,
+        self._connection = Connection(
+            url,
+            access,
+            request_timeout_seconds=request_timeout_seconds,
+            circuit_max_failures=circuit_max_failures,
+            circuit_max_pause_seconds=circuit_max_pause_seconds,
         )
+        self._bulk = BulkWriter(
+            self._connection,
+            max_documents=bulk_max_documents,
+            max_bytes=bulk_max_bytes,
+            request_timeout_seconds=request_timeout_seconds,
+        )
+        self.client = self._connection.client
+        self.circuit = self._connection.circuit
 
     async def open(self) -> None:
         """Nothing to do: connections are made when they are needed."""
@@ -62,26 +88,21 @@ class ElasticsearchReadStore:
         await self.client.close()
 
     async def ping(self) -> None:
-        """Return if a server of version 8 answers."""
-        with self._errors():
+        """Return if a server of version 8 answers and lets us in."""
+        with self._errors(starting=True):
             client = self.client.options(request_timeout=self._connect_timeout_seconds)
             number = (await client.info())["version"]["number"]
         if number.split(".")[0] != SUPPORTED_MAJOR:
-            raise ConfigurationError(f"Elasticsearch at {self._address} is version {number}; cqrskit needs 8.x")
+            address = self._connection.address
+            raise ConfigurationError(f"Elasticsearch at {address} is version {number}; cqrskit needs 8.x")
 
     async def prepare(self, index: IndexSpec) -> str:
-        """Make the index and its alias if they are missing; see the port."""
+        """Make the template, the index and its alias for writes if they are missing; see the port."""
         name = self._name(index)
-        body = index_body(shape_of(index.document), identity=uuid4().hex)
-        with self._errors():
+        await self._make_template()
+        with self._errors(starting=True):
             if not await self.client.indices.exists(index=name):
-                try:
-                    await self.client.indices.create(
-                        index=name, aliases={self._alias(index): {}, f"{name}-write": {}}, **body
-                    )
-                except BadRequestError as error:
-                    if error.error != "resource_already_exists_exception":
-                        raise
+                await self._create(index)
             mapping = await self.client.indices.get_mapping(index=name)
             await self.client.cluster.health(index=name, wait_for_status="yellow", timeout="30s")
         found = mapping[name]["mappings"].get("_meta", {}).get("cqrskit", {})
@@ -91,8 +112,57 @@ class ElasticsearchReadStore:
         identity: str = found["identity"]
         return identity
 
+    async def _create(self, index: IndexSpec) -> None:
+        name = self._name(index)
+        body = index_body(index, identity=uuid4().hex)
+        try:
+            await self.client.indices.create(index=name, aliases={self._write_alias(index): {}}, **body)
+        except BadRequestError as error:
+            if error.error != "resource_already_exists_exception":
+                raise ConfigurationError(
+                    f"index {name} cannot be made ({reason_of(error)}): correct `elasticsearch` of projection "
+                    f"{index.name!r}, or the annotations of {index.document.__name__}"
+                ) from error
+
+    async def _make_template(self) -> None:
+        """Make it or bring it up to date; who may not do that goes on without it, as indexes carry their settings."""
+        name = self._prefix
+        try:
+            with self._connection.request():
+                found = await self.client.options(ignore_status=404).indices.get_index_template(name=name)
+                if is_template_due(name, found.get("index_templates", [])):
+                    await self.client.indices.put_index_template(name=name, **template_body(name))
+        except (ServerUnavailable, ReadStoreError) as error:
+            if not isinstance(error.__cause__, AuthorizationException | BadRequestError):
+                raise
+            log.warning("elasticsearch.template_not_made", template=name, reason=reason_of(error.__cause__))
+
+    async def make_live(self, index: IndexSpec) -> None:
+        """Point the projection's alias at this generation, and at no other, in one step."""
+        name, alias = self._name(index), self._alias(index)
+        others = {"remove": {"index": f"{alias}-*", "alias": alias, "must_exist": False}}
+        with self._errors(missing=name):
+            await self.client.indices.update_aliases(actions=[others, {"add": {"index": name, "alias": alias}}])
+
+    async def begin_bulk_load(self, index: IndexSpec) -> None:
+        """Write one copy of each shard only."""
+        with self._errors(missing=self._name(index)):
+            await self.client.indices.put_settings(index=self._name(index), settings=loading_settings())
+
+    async def end_bulk_load(self, index: IndexSpec) -> None:
+        """Let the copies be made; searches need not wait for them."""
+        with self._errors(missing=self._name(index)):
+            settings = serving_settings(index.elasticsearch)
+            await self.client.indices.put_settings(index=self._name(index), settings=settings)
+
+    async def size_bytes(self, index: IndexSpec) -> int:
+        """The size of all shards and their copies, as of their last commit and refresh."""
+        with self._errors():
+            found = await self.client.options(ignore_status=404).indices.stats(index=self._name(index), metric="store")
+        return int(found["_all"]["total"].get("store", {}).get("size_in_bytes", 0)) if "_all" in found else 0
+
     async def drop(self, index: IndexSpec) -> None:
-        """Remove the index."""
+        """Remove the index, and its aliases with it."""
         with self._errors():
             await self.client.indices.delete(index=self._name(index), ignore_unavailable=True)
 
@@ -118,11 +188,7 @@ class ElasticsearchReadStore:
 
     async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
         """Write in bulk."""
-        with self._errors():
-            try:
-                return await write_in_bulk(self.client, f"{self._name(index)}-write", codec_of(index.document), changes)
-            except* (TransportError, ServerUnavailable, ReadStoreError) as errors:
-                raise errors.exceptions[0] from errors
+        return await self._bulk.write(self._write_alias(index), codec_of(index.document), changes)
 
     async def refresh(self, index: IndexSpec) -> None:
         """Let searches see what was written."""
@@ -160,20 +226,19 @@ class ElasticsearchReadStore:
     def _alias(self, index: IndexSpec) -> str:
         return f"{self._prefix}-{index.name}"
 
+    def _write_alias(self, index: IndexSpec) -> str:
+        return f"{self._name(index)}-write"
+
     @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _errors(self, *, starting: bool = False, missing: str | None = None) -> Iterator[None]:
+        """Around the requests of one method: see `Connection.request`. `missing` is named if it is not there."""
         try:
-            yield
-        except TransportError as error:
-            raise ServerUnavailable("Elasticsearch", self._address, _reason(error)) from error
-        except ApiError as error:
-            if error.status_code in (429, 502, 503, 504):
-                raise ServerUnavailable("Elasticsearch", self._address, str(error)) from error
-            raise ReadStoreError(f"Elasticsearch at {self._address} refused a request: {error}") from error
-
-
-def _reason(error: TransportError) -> str:
-    return (str(error.message).splitlines() or [type(error).__name__])[0]
+            with self._connection.request(starting=starting):
+                yield
+        except ReadStoreError as error:
+            if missing is not None and isinstance(error.__cause__, NotFoundError):
+                raise ReadStoreError(f"index {missing} is not there: prepare it first") from error
+            raise
 
 
 def _is_possible(document_id: str) -> bool:

@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from cqrskit.document import shape_of
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
-from cqrskit.errors import InvalidQuery, ReadStoreError, RebuildRequired
+from cqrskit.errors import ConfigurationError, InvalidQuery, ReadStoreError, RebuildRequired
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.query_sql import condition_sql, index_statements, search_statement, word_token
 from cqrskit.postgres.sql import statement
@@ -91,9 +91,64 @@ class PostgresReadStore:
         if differences:
             raise RebuildRequired(index.name, index.generation, "; ".join(differences))
 
-    async def drop(self, index: IndexSpec) -> None:
-        """Remove the table."""
+    async def make_live(self, index: IndexSpec) -> None:
+        """Replace the projection's view by one of this generation's table."""
+        view = self._view(index)
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(statement("lock_read_models"))
+            if await self._size_bytes(connection, index) is None:
+                raise ReadStoreError(f"read model {self._qualified(index)} is not there: prepare it first")
+            try:
+                await connection.execute(_CREATE_VIEW.format(view, self._table(index)))
+            except errors.WrongObjectType as error:
+                raise ConfigurationError(
+                    f"the view {self._qualified_view(index)} cannot be made, as a generation of another projection has "
+                    f"that name: rename projection {index.name!r}"
+                ) from error
+            await connection.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(self._name(index))))
+
+    async def begin_bulk_load(self, index: IndexSpec) -> None:
+        """Drop the indexes that only searches need: see `docs/decisions` for what that saves."""
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(statement("lock_read_models"))
+            for names in await self._secondary_indexes(connection, index):
+                await connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(*names)))
+
+    async def end_bulk_load(self, index: IndexSpec) -> None:
+        """Make them again, all or none, and let the planner know what is in the table."""
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(statement("lock_read_models"))
+            if await self._secondary_indexes(connection, index):
+                return
+            await connection.execute(_BUILD_MEMORY)
+            for create_index in index_statements(self._name(index), SCHEMA, shape_of(index.document)):
+                await connection.execute(create_index)
+            await connection.execute(sql.SQL("ANALYZE {}").format(self._table(index)))
+
+    async def _secondary_indexes(
+        self, connection: AsyncConnection[TupleRow], index: IndexSpec
+    ) -> list[tuple[str, str]]:
+        cursor = await connection.execute(statement("list_secondary_indexes"), (self._qualified(index),))
+        return [(schema, name) for schema, name in await cursor.fetchall()]
+
+    async def size_bytes(self, index: IndexSpec) -> int:
+        """The table with its indexes and long values."""
         async with self._connection() as connection:
+            return await self._size_bytes(connection, index) or 0
+
+    async def _size_bytes(self, connection: AsyncConnection[TupleRow], index: IndexSpec) -> int | None:
+        cursor = await connection.execute(statement("measure_read_model"), (self._qualified(index),))
+        row = await cursor.fetchone()
+        return None if row is None else row[0]
+
+    async def drop(self, index: IndexSpec) -> None:
+        """Remove the table, and the projection's view if it shows this one."""
+        async with self._connection() as connection, connection.transaction():
+            await connection.execute(statement("lock_read_models"))
+            cursor = await connection.execute(statement("describe_read_model"), (self._qualified_view(index),))
+            row = await cursor.fetchone()
+            if row is not None and row[0] == self._name(index):
+                await connection.execute(sql.SQL("DROP VIEW {}").format(self._view(index)))
             await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._table(index)))
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
@@ -211,6 +266,12 @@ class PostgresReadStore:
     def _table(self, index: IndexSpec) -> sql.Identifier:
         return sql.Identifier(SCHEMA, self._name(index))
 
+    def _view(self, index: IndexSpec) -> sql.Identifier:
+        return sql.Identifier(SCHEMA, f"{self._prefix}_{index.name}")
+
+    def _qualified_view(self, index: IndexSpec) -> str:
+        return f"{SCHEMA}.{self._prefix}_{index.name}"
+
 
 _CREATE_TABLE = sql.SQL("""CREATE TABLE {} (
     id text COLLATE "C" PRIMARY KEY,
@@ -219,6 +280,9 @@ _CREATE_TABLE = sql.SQL("""CREATE TABLE {} (
     words text[] COLLATE "C" NOT NULL
 ) WITH (fillfactor = 80)""")
 """A deleted document keeps its row and version, so that an older write cannot bring it back."""
+
+_CREATE_VIEW = sql.SQL("CREATE OR REPLACE VIEW {} AS SELECT id, version, document FROM {} WHERE document IS NOT NULL")
+_BUILD_MEMORY = sql.SQL("SELECT set_config('maintenance_work_mem', '256MB', true)")
 
 _UPSERT = sql.SQL("""INSERT INTO {} AS kept (id, version, document, words)
 SELECT id, version, document::jsonb, string_to_array(words, ' ')

@@ -84,7 +84,7 @@ def elasticsearch_url(elasticsearch_server: ElasticsearchServer) -> str:
 
 @pytest.fixture
 def index_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A prefix that no other test has; its indices are removed in the end."""
+    """A prefix that no other test has; its indices and its template are removed in the end."""
     prefix = f"t{uuid4().hex[:10]}"
     yield prefix
     if "elasticsearch_server" in request.fixturenames:
@@ -92,5 +92,7 @@ def index_prefix(request: pytest.FixtureRequest) -> Iterator[str]:
         names = (
             urllib.request.urlopen(f"{server.url}/_cat/indices/{prefix}*?h=index", timeout=30).read().decode().split()
         )
+        templates = urllib.request.urlopen(f"{server.url}/_cat/templates/{prefix}*?h=name", timeout=30).read().decode()
+        names += [f"_index_template/{name}" for name in templates.split()]
         for name in names:
             urllib.request.urlopen(urllib.request.Request(f"{server.url}/{name}", method="DELETE"), timeout=30).close()

@@ -349,4 +349,5 @@ class ReadStoreContract:
         assert await store.load(index, ["x"]) == {}
         assert (await store.search(index, Query(sort=[Sort("number")]))).items == []
         assert await store.count(index) == 0
+        assert await store.size_bytes(index) == 0
         await store.drop(index)
