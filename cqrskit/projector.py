@@ -126,7 +126,8 @@ class Projector:
     # --- fold
 
     async def _fold_block(self, block: FeedBlock) -> None:
-        groups = self._folding.group(block.events)
+        grouped = self._folding.group(block.events)
+        groups = grouped.groups
         skipped = {key: len(groups.pop(key)) for key in self._parked & groups.keys()}
         started = await self._start_documents(groups)
         parked: list[ParkedKey] = []
@@ -134,6 +135,12 @@ class Projector:
             failure = self._folding.fold(started[key], items)
             if failure is not None:
                 parked.append(ParkedKey(key, failure.position, failure.reason))
+        failed = {each.key for each in parked} | self._parked
+        parked += [
+            ParkedKey(key, failure.position, failure.reason)
+            for key, failure in grouped.failures.items()
+            if key not in failed
+        ]
         await self._write(started, parked)
         await self._park(parked)
         if skipped:
