@@ -13,7 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from cqrskit.folding import Partition
+from cqrskit.partition import Partition
 
 __all__ = [
     "Checkpoints",

@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from cqrskit.events import NewEvent, RecordedEvent
+from cqrskit.partition import Partition
 from cqrskit.receipts import NewReceipt, Receipt
 
 __all__ = ["EventStore", "FeedBlock", "Found", "LockedLog", "LogReader", "NewBatch", "Snapshot"]
@@ -101,8 +102,11 @@ class EventStore(LogReader, Protocol):
     async def head(self) -> int:
         """Position of the last committed event; 0 for an empty log."""
 
-    async def read(self, after: int, limit: int, types: Sequence[str] | None = None) -> FeedBlock:
+    async def read(
+        self, after: int, limit: int, types: Sequence[str] | None = None, partition: Partition | None = None
+    ) -> FeedBlock:
         """The next block of the feed: at most `limit` positions, only events of `types` if given.
 
         A type without a version (``Account.Credited``) stands for all versions, later ones than this code has too.
+        With `partition` only events of the streams that it owns (`Partition.owns_stream`).
         """

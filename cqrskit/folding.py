@@ -4,51 +4,32 @@ The projector, a rebuild, `verify` and `explain` differ in where they get events
 documents; what a document is, they learn here.
 """
 
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
 
-from cqrskit.errors import CqrskitError, EventDecodeError, UnknownEventType
+from cqrskit.document_codec import ID_BYTES_MAX, Unstorable, check_id
+from cqrskit.errors import EventDecodeError
+from cqrskit.event_versions import base_of
 from cqrskit.events import EventRegistry, RecordedEvent
+from cqrskit.partition import WHOLE, Partition, partition_of
 from cqrskit.projection import Fold, Projection, folds_of
 
-__all__ = ["WHOLE", "Failure", "Folded", "Folding", "Item", "Partition", "partition_of"]
+__all__ = [
+    "WHOLE",
+    "Failure",
+    "Folded",
+    "Folding",
+    "Grouped",
+    "Item",
+    "Partition",
+    "event_key",
+    "partition_of",
+]
 
 Item = tuple[Fold, Any, RecordedEvent]
 """One event for one document: the fold to apply, the event, and its place in the log."""
-
-UUID_LENGTH = 36
-HASHED_DIGITS = 4
-
-
-class Partition(msgspec.Struct, frozen=True):
-    """A share of a projection's documents: those whose key falls on `number`, of `count` shares."""
-
-    number: int
-    count: int
-
-    def owns(self, key: str) -> bool:
-        """Whether the document with this key belongs here."""
-        return self.count == 1 or partition_of(key, self.count) == self.number
-
-
-WHOLE = Partition(0, 1)
-"""The one partition of a projection that has not been divided."""
-
-
-def partition_of(key: str, count: int) -> int:
-    """Number of the partition, of `count`, that a document's key falls on: the same on all machines, for ever.
-
-    A UUID's text falls where its last four digits say, so that Postgres can tell for a stream's id as well.
-    """
-    if len(key) == UUID_LENGTH and key[8] == "-":
-        try:
-            return int(key[-HASHED_DIGITS:], 16) % count
-        except ValueError:
-            pass
-    return zlib.crc32(key.encode()) % count
 
 
 class Folded(msgspec.Struct):
@@ -66,48 +47,141 @@ class Failure(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Folding:
-    """How one projection's events become documents, for one partition of its keys."""
+class Grouped(msgspec.Struct, frozen=True):
+    """A block of events, sorted out. `failures` are keys to be parked before anything is folded.
 
-    def __init__(self, projection: Projection, registry: EventRegistry, partition: Partition = WHOLE) -> None:
-        """`registry` decodes the events."""
+    A failed event is in no group; those of a failed document's key end before it. Failures are named by the document,
+    or by `event_key` where it is not known which documents the event belongs to: then it is folded into none of them.
+    """
+
+    groups: dict[str, list[Item]]
+    failures: dict[str, Failure]
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What is done with one type of event. `by_stream`: every fold's document is that of the stream."""
+
+    folds: tuple[Fold, ...]
+    by_stream: bool
+
+
+def event_key(position: int) -> str:
+    """The key under which an event is parked whose document is not known."""
+    return f"event:{position}"
+
+
+class Folding:
+    """How one projection's events become documents, for one partition of them."""
+
+    def __init__(
+        self,
+        projection: Projection,
+        registry: EventRegistry,
+        partition: Partition = WHOLE,
+        *,
+        skipped: Collection[tuple[str, int]] = (),
+        wanted: Callable[[str], bool] | None = None,
+    ) -> None:
+        """`registry` decodes the events.
+
+        `skipped` are pairs of key and position that an operator gave up: the event is not folded into that document;
+        with `event_key`, into none. `wanted` tells which keys are asked for, where not all are.
+        """
         self.projection = projection
         self.partition = partition
-        self._registry = registry
-        self._folds = folds_of(projection)
-        self.types = sorted(self._folds)
+        folds = folds_of(projection)
+        every = [fold for folds_of_type in folds.values() for fold in folds_of_type]
+        self.types = sorted(folds)
         """Stored names of the events to read."""
-        self.only_begins = all(fold.creates for fold in self._folds.values())
+        self.only_begins = all(fold.creates for fold in every)
         """Whether each event begins a document, so that none is ever folded into again."""
+        self.by_stream = all(fold.by_stream for fold in every)
+        """Whether the only document that an event changes is that of its stream."""
+        self.partition_by_stream = self.by_stream or self.only_begins
+        """Whether the partition of an event's documents is that of its stream, so that Postgres can tell.
 
-    def group(self, events: Sequence[RecordedEvent]) -> dict[str, list[Item]]:
-        """Events by the document that they change, in the order of the log; those of other partitions are left out.
+        Besides projections keyed by stream, those whose events all begin documents are divided so: they look at no
+        document, so it is the same whoever folds them, and of two events for one key the later one stays in the store
+        as the higher version. (A key that two streams share is parked only for the partition where it failed.)
+        """
+        self._decode = registry.decode
+        self._plans = {name: _Plan(of_type, all(fold.by_stream for fold in of_type)) for name, of_type in folds.items()}
+        self._bases = {base_of(name) for name in folds}
+        self._wanted = wanted
+        self._skipped = frozenset(skipped)
+        self._skipped_events = {position for key, position in self._skipped if key == event_key(position)}
+        self._divided = partition.count > 1
+        self._chooses = bool(self._divided or self._skipped or wanted is not None)
 
-        Raises EventDecodeError or UnknownEventType for an event that cannot be read, CqrskitError if a key function
-        fails.
+    @property
+    def feed_partition(self) -> Partition | None:
+        """The part of the log to read (`EventStore.read`), where the store can tell it; None: all of it."""
+        return self.partition if self._divided and self.partition_by_stream else None
+
+    def group(self, events: Sequence[RecordedEvent]) -> Grouped:
+        """Events by the documents that they change, in the order of the log; those of other partitions are left out.
+
+        An event that cannot be decoded, or whose key function fails or names a key that no store takes, is among the
+        failures (in one partition). Raises UnknownEventType for an event of a version that only newer code knows.
         """
         groups: dict[str, list[Item]] = {}
-        folds, decode, owns = self._folds, self._registry.decode, self.partition.owns
+        failures: dict[str, Failure] = {}
+        plans, decode, chooses = self._plans, self._decode, self._chooses
         for recorded in events:
+            plan = plans.get(recorded.type)
+            if plan is None:
+                if base_of(recorded.type) in self._bases:
+                    decode(recorded)
+                continue
+            if not plan.by_stream:
+                self._group_by_keys(plan, recorded, groups, failures)
+                continue
+            key = str(recorded.stream_id)
+            if key in failures or (chooses and not self._takes(key, recorded)):
+                continue
             try:
                 event = decode(recorded)
-                fold = folds[recorded.type]
-                key = fold.key(event, recorded)
-            except (EventDecodeError, UnknownEventType):
-                raise
-            except Exception as error:
-                raise CqrskitError(
-                    f"projection {self.projection.name}: the key of event {recorded.position} ({recorded.type}) "
-                    f"cannot be found: {type(error).__name__}: {error}; correct the key function and start again"
-                ) from error
-            if key is None or not owns(key):
+            except EventDecodeError as error:
+                failures[key] = Failure(recorded.position, str(error))
                 continue
-            group = groups.get(key)
-            if group is None:
-                groups[key] = [(fold, event, recorded)]
-            else:
-                group.append((fold, event, recorded))
-        return groups
+            for fold in plan.folds:
+                _add(groups, key, fold, event, recorded)
+        return Grouped(groups, failures)
+
+    def _group_by_keys(
+        self, plan: _Plan, recorded: RecordedEvent, groups: dict[str, list[Item]], failures: dict[str, Failure]
+    ) -> None:
+        position = recorded.position
+        by_stream = self.feed_partition
+        if position in self._skipped_events or (by_stream and not by_stream.owns_stream(recorded.stream_id)):
+            return
+        try:
+            event = self._decode(recorded)
+            found = [(fold, key) for fold in plan.folds for key in _keys_of(fold, event, recorded)]
+        except EventDecodeError as error:
+            reason = str(error)
+        except Exception as error:
+            reason = f"the key of {recorded.type} cannot be told: {type(error).__name__}: {error}"
+        else:
+            for fold, key in found:
+                if key not in failures and (not self._chooses or self._takes(key, recorded)):
+                    _add(groups, key, fold, event, recorded)
+            return
+        key = event_key(position)
+        if self._takes(key, recorded):
+            failures[key] = Failure(position, reason)
+
+    def _takes(self, key: str, recorded: RecordedEvent) -> bool:
+        """Whether this event is to be folded, here, into the document of this key."""
+        if self._divided:
+            if self.partition_by_stream:
+                if not self.partition.owns_stream(recorded.stream_id):
+                    return False
+            elif not self.partition.owns(key):
+                return False
+        if self._wanted is not None and not self._wanted(key):
+            return False
+        return (key, recorded.position) not in self._skipped and recorded.position not in self._skipped_events
 
     def begins(self, items: Sequence[Item]) -> bool:
         """Whether the first of a document's events is known to begin it, so that there is nothing to load before."""
@@ -116,18 +190,62 @@ class Folding:
     def fold(self, folded: Folded, items: Sequence[Item]) -> Failure | None:
         """Fold a document's events into it; the first that fails ends the fold and is returned.
 
-        Events at or below the document's version are passed over.
+        Events at or below the version that the document comes with are passed over. All folds of one event take effect
+        or none, and an event is never divided between calls; so a document of its version has had all of them.
         """
+        version_before = folded.version
+        position = 0
+        before = (folded.version, folded.document, folded.changed)
         for fold, event, recorded in items:
-            if recorded.position <= folded.version:
+            if recorded.position <= version_before:
                 continue
+            if recorded.position != position:
+                position = recorded.position
+                before = (folded.version, folded.document, folded.changed)
             try:
-                document = fold.apply(folded.document, event, recorded)
+                if fold.creates:
+                    # It never sees a document, though one may be at hand here: elsewhere it would not be loaded.
+                    document = _made(fold.apply(None, event, recorded))
+                else:
+                    document = fold.apply(folded.document, event, recorded)
             except Exception as error:
-                return Failure(recorded.position, f"{type(error).__name__}: {error}")
+                folded.version, folded.document, folded.changed = before
+                return Failure(position, f"{type(error).__name__}: {error}")
             if document is None and folded.document is None:
                 continue
             folded.document = document
-            folded.version = recorded.position
+            folded.version = position
             folded.changed = True
         return None
+
+
+def _made(document: Any) -> Any:
+    if document is None:
+        raise ValueError(
+            "an event that begins a document (creates=True) was folded to None: let its key function return None for "
+            "events to be passed over, or leave `creates` out"
+        )
+    return document
+
+
+def _keys_of(fold: Fold, event: Any, recorded: RecordedEvent) -> list[str]:
+    """The keys of the documents that this fold changes, each once. Raises what the key function raises, Unstorable."""
+    found = fold.key(event, recorded)
+    if found is None:
+        return []
+    keys = [found] if isinstance(found, str) else list(dict.fromkeys(found))
+    for key in keys:
+        if not isinstance(key, str):
+            raise Unstorable(f"its key is {key!r}, which is no str")
+        if not (key.isascii() and 0 < len(key) <= ID_BYTES_MAX and "\0" not in key):
+            check_id(key)
+    return keys
+
+
+def _add(groups: dict[str, list[Item]], key: str, fold: Fold, event: Any, recorded: RecordedEvent) -> None:
+    item = (fold.for_key(key) if fold.takes_key else fold, event, recorded)
+    group = groups.get(key)
+    if group is None:
+        groups[key] = [item]
+    else:
+        group.append(item)

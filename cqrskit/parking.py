@@ -2,19 +2,25 @@
 
 from cqrskit.checkpoints import ParkedKey
 from cqrskit.event_store import EventStore
-from cqrskit.folding import Folding, Item
+from cqrskit.folding import Failure, Folding, Item
 
 __all__ = ["retried"]
 
 
 async def retried(
     folding: Folding, event_store: EventStore, parked: ParkedKey, until: int, block_size: int
-) -> list[Item]:
-    """The events to fold again into a parked document, in order: from the one that failed up to `until`."""
+) -> tuple[list[Item], Failure | None]:
+    """The events to fold again into a parked document, in order: from the one that failed up to `until`.
+
+    If one of them cannot be read, those before it, and that failure.
+    """
     items: list[Item] = []
     after = parked.position - 1
     while after < until:
-        feed = await event_store.read(after, min(block_size, until - after), folding.types)
-        items.extend(folding.group(feed.events).get(parked.key, ()))
+        feed = await event_store.read(after, min(block_size, until - after), folding.types, folding.feed_partition)
+        grouped = folding.group(feed.events)
+        items.extend(grouped.groups.get(parked.key, ()))
+        if parked.key in grouped.failures:
+            return items, grouped.failures[parked.key]
         after = feed.until
-    return items
+    return items, None

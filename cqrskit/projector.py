@@ -150,7 +150,9 @@ class Projector:
             await self._load_parked()
             self._doubtful = False
         await self._retry_parked()
-        feed = await self._event_store.read(self._read_until, self._block_size, self._folding.types)
+        feed = await self._event_store.read(
+            self._read_until, self._block_size, self._folding.types, self._folding.feed_partition
+        )
         if feed.until > self._read_until:
             block = await self._fold(feed)
             await self._finish_writing()
@@ -192,7 +194,8 @@ class Projector:
 
     async def _fold(self, feed: FeedBlock) -> _Block:
         """Fold a block's events into their documents, in memory."""
-        groups = self._folding.group(feed.events)
+        grouped = self._folding.group(feed.events)
+        groups = grouped.groups
         block = _Block(feed.until, groups, [], [], {})
         for key in self._parked.keys() & groups.keys():
             block.waiting[key] = len(groups.pop(key))
@@ -202,17 +205,24 @@ class Projector:
             failure = self._folding.fold(folded, items)
             if failure is not None:
                 behind = sum(item[2].position > failure.position for item in items)
-                block.parked.append(ParkedKey(key, failure.position, failure.reason, events_waiting=behind))
-                self._parked[key] = failure.position  # at once: the next block is folded before this one is written
+                self._set_aside(block, ParkedKey(key, failure.position, failure.reason, events_waiting=behind))
             if folded.changed:
                 block.changes.append(Change(key, folded.version, folded.document))
                 if self._holds:
                     self._held[key] = Stored(key, folded.version, folded.document)
                     self._held.move_to_end(key)
+        for key, failure in grouped.failures.items():
+            if key not in self._parked:
+                self._set_aside(block, ParkedKey(key, failure.position, failure.reason))
         while len(self._held) > self._held_max and len(self._held) > len(block.changes):
             self._held.popitem(last=False)
             self._all_held = False
         return block
+
+    def _set_aside(self, block: _Block, parked: ParkedKey) -> None:
+        """Park a key, in memory at once: the next block is folded before this one is written."""
+        block.parked.append(parked)
+        self._parked[parked.key] = parked.position
 
     async def _start_documents(self, groups: Mapping[str, list[Item]]) -> dict[str, Folded]:
         """The documents as they were before the block: held, loaded in one request, or not yet there."""
@@ -333,11 +343,11 @@ class Projector:
 
     async def _retry(self, key: ParkedKey) -> None:
         """Fold what has waited behind a parked key, in order, up to the checkpoint."""
-        items = await retried(self._folding, self._event_store, key, self.position, self._block_size)
+        items, unread = await retried(self._folding, self._event_store, key, self.position, self._block_size)
         loaded = await self._read_store.load(self._index, [key.key])
         stored = loaded.get(key.key)
         folded = Folded(0, None) if stored is None else Folded(stored.version, stored.document)
-        failure = self._folding.fold(folded, items)
+        failure = self._folding.fold(folded, items) or unread
         reason, position = (None, 0) if failure is None else (failure.reason, failure.position)
         if folded.changed:
             (outcome,) = await self._read_store.write(self._index, [Change(key.key, folded.version, folded.document)])

@@ -17,7 +17,7 @@ from cqrskit.checkpoints import (
     SkippedEvent,
     WorkerSeen,
 )
-from cqrskit.folding import Partition
+from cqrskit.partition import Partition
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
 

@@ -13,6 +13,7 @@ from psycopg.rows import TupleRow
 from cqrskit.errors import CommitUnknown
 from cqrskit.event_store import FeedBlock, Found, NewBatch, Snapshot
 from cqrskit.events import RecordedEvent
+from cqrskit.partition import Partition
 from cqrskit.postgres.binary_columns import BigintColumn, ByteaColumn, IntegerColumn, TextColumn, UuidColumn
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
@@ -140,9 +141,11 @@ class PostgresEventStore:
         values: dict[str, object] = {"stream_ids": list(stream_ids)}
         return await self._with_connection(lambda connection: _fetch_events(connection, "load_streams", values))
 
-    async def read(self, after: int, limit: int, types: Sequence[str] | None = None) -> FeedBlock:
+    async def read(
+        self, after: int, limit: int, types: Sequence[str] | None = None, partition: Partition | None = None
+    ) -> FeedBlock:
         """The next block of the feed: positions `after` + 1 … `after` + `limit`, as far as there are any."""
-        return await self._with_connection(lambda connection: _read_block(connection, after, limit, types))
+        return await self._with_connection(lambda connection: _read_block(connection, after, limit, types, partition))
 
     async def _with_connection(self, work: Callable[[AsyncConnection[TupleRow]], Awaitable[T]]) -> T:
         """Run work that may run twice: after a restart of the server the pool's connections are dead and look alive."""
@@ -161,7 +164,11 @@ class PostgresEventStore:
 
 
 async def _read_block(
-    connection: AsyncConnection[TupleRow], after: int, limit: int, types: Sequence[str] | None
+    connection: AsyncConnection[TupleRow],
+    after: int,
+    limit: int,
+    types: Sequence[str] | None,
+    partition: Partition | None,
 ) -> FeedBlock:
     head = await _read_head(connection)
     until = min(head, after + limit)
@@ -172,6 +179,10 @@ async def _read_block(
     if types is not None:
         values["types"] = list(types)
         name = "read_feed_of_types"
+    if partition is not None:
+        values |= {"types": None if types is None else list(types)}
+        values |= {"number": partition.number, "count": partition.count}
+        name = "read_feed_in_partition"
     return FeedBlock(await _fetch_events(connection, name, values), until, head)
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from cqrskit.application import Runtime
-from cqrskit.projection import Projection, folds_of
+from cqrskit.folding import Folded, Folding
+from cqrskit.projection import Projection
 from cqrskit.read_store import Stored
 
 __all__ = ["Difference", "differences_from_log"]
@@ -45,20 +46,16 @@ async def differences_from_log(
 
 
 async def _fold(runtime: Runtime, projection: Projection, head: int) -> dict[str, Stored]:
-    registry = runtime.application.registry
-    folds = folds_of(projection)
+    folding = Folding(projection, runtime.application.registry)
     documents: dict[str, Stored] = {}
     position = 0
     while position < head:
         limit = min(runtime.settings.block_size_max, head - position)
-        block = await runtime.event_store.read(position, limit, sorted(folds))
-        for recorded in block.events:
-            event = registry.decode(recorded)
-            fold = folds[recorded.type]
-            key = fold.key(event, recorded)
-            if key is not None:
-                before = documents.get(key)
-                document = fold.apply(None if before is None else before.document, event, recorded)
-                documents[key] = Stored(key, recorded.position, document)
+        block = await runtime.event_store.read(position, limit, folding.types)
+        for key, items in folding.group(block.events).groups.items():
+            before = documents.get(key)
+            folded = Folded(0, None) if before is None else Folded(before.version, before.document)
+            folding.fold(folded, items)
+            documents[key] = Stored(key, folded.version, folded.document)
         position = block.until
     return documents

@@ -14,6 +14,7 @@ import pytest
 from cqrskit.errors import ServerUnavailable, StreamConflict
 from cqrskit.event_store import NewBatch, Snapshot
 from cqrskit.events import NewEvent
+from cqrskit.partition import Partition, partition_of
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
 from cqrskit.receipts import NewReceipt, Receipt
@@ -149,3 +150,22 @@ async def test_a_database_that_is_gone_is_named_without_its_password() -> None:
     with pytest.raises(ServerUnavailable, match=r"127\.0\.0\.1:1/bank") as caught:
         await open_pool("postgresql://ann:secret@127.0.0.1:1/bank", connections_max=2, timeout_seconds=2)
     assert "secret" not in str(caught.value)
+
+
+async def test_the_store_tells_the_partition_of_a_stream_as_we_do(postgres_dsn: str) -> None:
+    ids = [uuid4() for _ in range(300)] + [UUID(int=2**128 - 1 - number) for number in (0, 1, 0x7FFF, 0x8000, 0xFFFF)]
+    async with opened(postgres_dsn) as store:
+        await append(store, *[new(each, 1, f"Thing.{'AB'[place % 2]}") for place, each in enumerate(ids)])
+        for count in (1, 2, 3, 7, 16, 1_000, 65_536):
+            numbers = range(count) if count < 20 else {partition_of(str(each), count) for each in ids[:5]}
+            for number in numbers:
+                partition = Partition(number, count)
+                expected = [each for each in ids if partition.owns(str(each))]
+                assert expected == [each for each in ids if partition.owns_stream(each)]
+                block = await store.read(0, 1_000, partition=partition)
+                assert [event.stream_id for event in block.events] == expected
+                assert (block.until, block.head) == (len(ids), len(ids))
+                of_type = await store.read(0, 1_000, ["Thing.A"], partition)
+                assert [event.stream_id for event in of_type.events] == [
+                    each for place, each in enumerate(ids) if place % 2 == 0 and partition.owns(str(each))
+                ]

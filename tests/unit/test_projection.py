@@ -1,5 +1,7 @@
 """Projections: what is declared wrongly is said at import."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -62,19 +64,114 @@ def test_a_projection_folds_something() -> None:
             document = Row
 
 
-def test_an_event_is_folded_once() -> None:
-    with pytest.raises(DefinitionError, match=r"folds Thing\.Made twice"):
+def test_methods_that_fold_one_event_do_so_in_the_order_of_the_class_those_of_its_bases_first() -> None:
+    class Zigzag(Projection):
+        document = Row
+
+        @on(Thing.Made)
+        def zig(self, row: Row | None, event: Thing.Made, at: RecordedEvent) -> Row:
+            return Row(1)
+
+        @on(Thing.Made)
+        def also(self, row: Row | None, event: Thing.Made, at: RecordedEvent) -> Row:
+            return Row(2)
+
+    class More(Zigzag):
+        @on(Thing.Made)
+        def below(self, row: Row | None, event: Thing.Made, at: RecordedEvent) -> Row:
+            return Row(3)
+
+        @on(Thing.Seen)
+        def zig(self, row: Row | None, event: object, at: RecordedEvent) -> Row:
+            return Row(4)
+
+    assert [fold.method for fold in folds_of(Zigzag())["Thing.Made"]] == ["zig", "also"]
+    assert [fold.method for fold in folds_of(More())["Thing.Made"]] == ["also", "below"]
+
+
+def test_one_method_does_not_fold_an_event_twice_into_one_document() -> None:
+    with pytest.raises(DefinitionError, match=r"Twice\.seen folds Thing\.Made twice"):
 
         class Twice(Projection):
             document = Row
 
             @on(Thing.Made)
-            def one(self, row: None, event: Thing.Made, at: RecordedEvent) -> Row:
+            @on(Thing.Made, Thing.Seen)
+            def seen(self, row: Row | None, event: object, at: RecordedEvent) -> Row:
                 return Row(1)
 
+
+def test_a_document_is_not_begun_by_an_event_that_was_folded_into_it() -> None:
+    with pytest.raises(DefinitionError, match=r"Late\.begun begins a document .* which counted has folded"):
+
+        class Late(Projection):
+            document = Row
+
             @on(Thing.Made)
-            def two(self, row: None, event: Thing.Made, at: RecordedEvent) -> Row:
+            def counted(self, row: Row | None, event: Thing.Made, at: RecordedEvent) -> Row:
+                return Row(1)
+
+            @on(Thing.Made, creates=True)
+            def begun(self, row: None, event: Thing.Made, at: RecordedEvent) -> Row:
                 return Row(2)
+
+
+def test_a_method_that_replaces_a_fold_says_what_it_folds() -> None:
+    with pytest.raises(DefinitionError, match=r"Silent\.seen replaces a method that folds events"):
+
+        class Silent(SeenThings):
+            def seen(self, row: Row | None, event: object, at: RecordedEvent) -> Row:
+                return Row(1)
+
+
+def test_a_fold_is_a_plain_method_and_may_ask_for_the_key() -> None:
+    class Keyed(Projection):
+        document = Row
+
+        @on(Thing.Made)
+        def made(self, row: Row | None, event: Thing.Made, at: RecordedEvent, key: str) -> Row:
+            return Row(len(key))
+
+    assert folds_of(Keyed())["Thing.Made"][0].takes_key
+    with pytest.raises(DefinitionError, match="may take `key` after them"):
+
+        class Other(Projection):
+            document = Row
+
+            @on(Thing.Made)
+            def made(self, row: Row | None, event: Thing.Made, at: RecordedEvent, place: str) -> Row:
+                return Row(1)
+
+    with pytest.raises(DefinitionError, match="it waits for nothing"):
+
+        class Waiting(Projection):
+            document = Row
+
+            @on(Thing.Made)
+            async def made(self, row: Row | None, event: Thing.Made, at: RecordedEvent) -> Row:
+                return Row(1)
+
+    with pytest.raises(DefinitionError, match="must be a plain method"):
+
+        class Static(Projection):
+            document = Row
+
+            @staticmethod
+            @on(Thing.Made)
+            def made(row: Row | None, event: Thing.Made, at: RecordedEvent) -> Row:
+                return Row(1)
+
+
+@pytest.mark.parametrize("key", ["name", lambda event: "x"])
+def test_a_key_function_takes_the_event_and_its_place(key: Any) -> None:
+    with pytest.raises(DefinitionError, match=r"must be a function that takes \(event, at\)"):
+
+        class Keyed(Projection):
+            document = Row
+
+            @on(Thing.Made, key=key)
+            def made(self, row: Row | None, event: Thing.Made, at: RecordedEvent) -> Row:
+                return Row(1)
 
 
 def test_a_fold_takes_what_it_is_given() -> None:
