@@ -34,11 +34,12 @@ from cqrskit.events import Metadata, RecordedEvent
 from cqrskit.executor import CommandResult, Executor
 from cqrskit.identifiers import new_id
 from cqrskit.projection import Projection, on
-from cqrskit.query import All, Any, Condition, Match, Not, Query, Range, Sort, Term, Terms
+from cqrskit.query import All, Any, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
 from cqrskit.read_store import IndexSettings, Page, Stored
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings, load_settings
 from cqrskit.status import ProjectionStatus
+from cqrskit.summary import DateHistogram, Figures, Group, Groups, Histogram, Summary, Values
 
 __all__ = [
     "Aggregate",
@@ -56,9 +57,15 @@ __all__ = [
     "Condition",
     "ConfigurationError",
     "CqrskitError",
+    "DateHistogram",
     "DeadlineExceeded",
     "DefinitionError",
     "Executor",
+    "Exists",
+    "Figures",
+    "Group",
+    "Groups",
+    "Histogram",
     "IdempotencyConflict",
     "IndexSettings",
     "Indexed",
@@ -67,11 +74,12 @@ __all__ = [
     "InvalidQuery",
     "Match",
     "Metadata",
-    "Nested",
     "MigrationRequired",
+    "Nested",
     "Not",
     "NotYetVisible",
     "Page",
+    "Prefix",
     "Projection",
     "ProjectionStatus",
     "Query",
@@ -86,10 +94,12 @@ __all__ = [
     "ShuttingDown",
     "Sort",
     "Stored",
+    "Summary",
     "Term",
     "Terms",
     "Text",
     "Unindexed",
+    "Values",
     "event",
     "handles",
     "load_settings",

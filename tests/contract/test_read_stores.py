@@ -17,6 +17,7 @@ from cqrskit.query import All, Condition, Match, Not, Query, Range, Sort, Term, 
 from cqrskit.query import Any as AnyOf
 from cqrskit.read_store import Change, IndexSpec, ReadStore
 from cqrskit.testing.read_store_contract import Part, ReadStoreContract, Thing, found_in, thing
+from cqrskit.testing.search_contract import SearchContract
 from cqrskit.words import words_of
 
 
@@ -40,7 +41,19 @@ class TestPostgres(ReadStoreContract):
         return postgres_store
 
 
+class TestPostgresSearches(SearchContract):
+    @pytest.fixture
+    def store(self, postgres_store: ReadStore) -> ReadStore:
+        return postgres_store
+
+
 class TestElasticsearch(ReadStoreContract):
+    @pytest.fixture
+    def store(self, elasticsearch_store: ReadStore) -> ReadStore:
+        return elasticsearch_store
+
+
+class TestElasticsearchSearches(SearchContract):
     @pytest.fixture
     def store(self, elasticsearch_store: ReadStore) -> ReadStore:
         return elasticsearch_store

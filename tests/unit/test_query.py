@@ -198,7 +198,7 @@ def test_nonsense_is_no_cursor(cursor: str) -> None:
 
 
 def with_values(cursor: str, *values: Any) -> str:
-    fingerprint, _ = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    fingerprint, *_ = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     return base64.urlsafe_b64encode(msgspec.json.encode([fingerprint, values])).decode().rstrip("=")
 
 

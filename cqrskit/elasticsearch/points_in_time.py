@@ -1,0 +1,88 @@
+"""Points in time: pages that show one moment of an index, whatever is written meanwhile."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from typing import Any
+
+from elasticsearch import BadRequestError, NotFoundError
+
+from cqrskit.cursors import GONE
+from cqrskit.elasticsearch.connection import Connection
+from cqrskit.elasticsearch.search_body import scan_body, search_body
+from cqrskit.errors import InvalidCursor, ReadStoreError, ServerUnavailable
+from cqrskit.query import STABLE_FOR_SECONDS
+from cqrskit.query_plan import Plan
+from cqrskit.read_store import Page, Stored, page_of
+
+__all__ = ["PointsInTime"]
+
+KEEP_ALIVE = f"{STABLE_FOR_SECONDS}s"
+SCAN_SIZE = 5_000
+"""Documents of one request of a scan."""
+
+
+class PointsInTime:
+    """Requests on points in time; each is kept for some minutes after it was last used, and closed when it is done."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Send by this connection."""
+        self._connection = connection
+        self._client = connection.client
+
+    async def page(self, name: str, plan: Plan, stored: Callable[[Any], Stored]) -> Page:
+        """A page of a stable query on the index of this name; its cursor holds the point in time."""
+        held = plan.held or await self._open(name)
+        if held is None:
+            return Page([])
+        try:
+            response = await self._search(held, search_body(plan))
+        except ReadStoreError as error:
+            if plan.held is not None and isinstance(error.__cause__, NotFoundError | BadRequestError):
+                raise InvalidCursor(GONE) from error
+            raise
+        rows = response["hits"]["hits"]
+        if any(row["_index"] != name for row in rows):  # a cursor comes from outside, and names what is read
+            raise InvalidCursor(GONE)
+        page = page_of(plan, [stored(row) for row in rows], held=response["pit_id"])
+        if page.next is None:
+            await self._close(response["pit_id"])
+        return page
+
+    async def scan(self, name: str) -> AsyncGenerator[Any, None]:
+        """All rows of the index of this name, ordered by id."""
+        held = await self._open(name)
+        if held is None:
+            return
+        after: str | None = None
+        try:
+            while True:
+                response = await self._search(held, scan_body(after, SCAN_SIZE))
+                held, rows = response["pit_id"], response["hits"]["hits"]
+                for row in rows:
+                    yield row
+                if len(rows) < SCAN_SIZE:
+                    return
+                after = rows[-1]["sort"][0]
+        finally:
+            await self._close(held)
+
+    async def _open(self, name: str) -> str | None:
+        """The id of a new point in time; None if there is no such index."""
+        try:
+            with self._connection.request():
+                response = await self._client.open_point_in_time(index=name, keep_alive=KEEP_ALIVE)
+        except ReadStoreError as error:
+            if isinstance(error.__cause__, NotFoundError):
+                return None
+            raise
+        return str(response["id"])
+
+    async def _search(self, held: str, body: dict[str, Any]) -> Any:
+        body = {**body, "pit": {"id": held, "keep_alive": KEEP_ALIVE}}
+        with self._connection.request():
+            return await self._client.search(body=body, allow_partial_search_results=False)
+
+    async def _close(self, held: str) -> None:
+        """Give it back; one that cannot be closed now ends by itself."""
+        with suppress(ServerUnavailable, ReadStoreError), self._connection.request():
+            await self._client.options(ignore_status=404).close_point_in_time(id=held)
