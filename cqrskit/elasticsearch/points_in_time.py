@@ -31,7 +31,7 @@ class PointsInTime:
 
     async def page(self, name: str, plan: Plan, stored: Callable[[Any], Stored]) -> Page:
         """A page of a stable query on the index of this name; its cursor holds the point in time."""
-        held = plan.held or await self._open(name)
+        held = await self._open(name) if plan.held is None else plan.held
         if held is None:
             return Page([])
         try:
