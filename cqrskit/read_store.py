@@ -6,7 +6,7 @@ event folded into it. The store refuses to go back: a write whose version is not
 nothing, which makes redelivery, crashes and two projectors at once harmless.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -163,7 +163,7 @@ class ReadStore(Protocol):
     def name_of(self, index: IndexSpec) -> str:
         """What the server itself calls the index: Elasticsearch's index, or Postgres's table with its schema."""
 
-    def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
+    def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
         """All documents that a search finds, ordered by id, without holding them in memory."""
 
 
@@ -174,7 +174,7 @@ def page_of(plan: Plan, found: list[Stored], *, held: str | None = None) -> Page
     return Page(items, plan.cursor_after(items[-1].id, items[-1].document, held=held) if more else None)
 
 
-async def scan_pages(store: ReadStore, index: IndexSpec) -> AsyncIterator[Stored]:
+async def scan_pages(store: ReadStore, index: IndexSpec) -> AsyncGenerator[Stored, None]:
     """`ReadStore.scan` by pages of a search; for adapters that have nothing faster."""
     cursor: str | None = None
     while True:

@@ -1,6 +1,6 @@
 """Read models in Elasticsearch: one index per generation, behind an alias, with external versions."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 from uuid import uuid4
@@ -224,7 +224,7 @@ class ElasticsearchReadStore:
             assert found is not None, "a script adds up exactly"
         return plan.groups(found)
 
-    async def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
+    async def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
         """All documents at one point in time, ordered by id."""
         codec = codec_of(index.document)
         async with aclosing(self._points_in_time.scan(self.name_of(index))) as rows:

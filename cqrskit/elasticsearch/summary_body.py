@@ -14,7 +14,7 @@ from cqrskit.errors import InvalidQuery
 from cqrskit.summary import Figures
 from cqrskit.summary_plan import Grouping, GroupingKind, SummaryPlan, no_figures
 
-__all__ = ["groups_in", "summary_body"]
+__all__ = ["groups_in", "is_exact", "summary_body"]
 
 MARK = "cqrskit_mark"
 GROUPS = "groups"
@@ -123,12 +123,12 @@ def _figures(found: Any, field: Field) -> Figures | None:
     smallest, largest = float(found["min"]), float(found["max"])
     if field.kind is FieldKind.DOUBLE:
         return Figures(count, total, smallest, largest)
-    if not _is_exact(count, total, smallest, largest, float(found["sum_of_squares"])):
+    if not is_exact(count, total, smallest, largest, float(found["sum_of_squares"])):
         return None
     return Figures(count, int(total), int(smallest), int(largest))
 
 
-def _is_exact(count: int, total: float, smallest: float, largest: float, squares: float) -> bool:
+def is_exact(count: int, total: float, smallest: float, largest: float, squares: float) -> bool:
     """Whether all absolute values together are below 2**53, and so every sum of some of them.
 
     With one sign that is the sum itself; with both, it is at most the root of the number of values times the sum of

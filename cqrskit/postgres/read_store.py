@@ -1,6 +1,6 @@
 """Read models in Postgres: one table of JSONB documents per index, in the schema ``read_models``."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -246,7 +246,7 @@ class PostgresReadStore:
         rows = await self._fetch(summary_statement(self._table(index), plan, shape, values), values)
         return plan.groups(groups_in(rows, plan))
 
-    def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
+    def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
         """All documents, ordered by id."""
         return scan_pages(self, index)
 

@@ -7,11 +7,10 @@ import pytest
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.read_store import PostgresReadStore
-from cqrskit.read_store import ReadStore
 
 
 @pytest.fixture
-async def postgres_store(postgres_dsn: str, index_prefix: str) -> AsyncIterator[ReadStore]:
+async def postgres_store(postgres_dsn: str, index_prefix: str) -> AsyncIterator[PostgresReadStore]:
     pool = await open_pool(postgres_dsn, connections_max=4, timeout_seconds=10)
     yield PostgresReadStore(pool, postgres_dsn, index_prefix)
     await pool.close()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cqrskit.query import All, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
 from cqrskit.query import Any as AnyOf
-from cqrskit.read_store import Change, IndexSpec, ReadStore
+from cqrskit.read_store import Change, IndexSettings, IndexSpec, ReadStore
 from cqrskit.summary import DateHistogram, Group, Histogram, Summary, Values
 from cqrskit.testing.read_store_contract import Part, Thing, found_in, thing
 from cqrskit.testing.search_contract import groups_in
@@ -136,7 +136,7 @@ async def test_both_stores_find_what_a_plain_evaluation_finds(
     queries: list[Query],
     asked: list[Summary],
 ) -> None:
-    index = IndexSpec("both", 1, Thing)
+    index = IndexSpec("both", 1, Thing, IndexSettings(shards=2))
     kept = {f"{number}": document for number, document in enumerate(documents)}
     for store in (postgres_store, elasticsearch_store):
         await store.drop(index)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cqrskit.document import Text, Unindexed, shape_of
 from cqrskit.errors import InvalidCursor, InvalidQuery
-from cqrskit.query import LIMIT_MAX, All, Condition, Match, Not, Query, Range, Sort, Term, Terms
+from cqrskit.query import LIMIT_MAX, All, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
 from cqrskit.query import Any as AnyOf
 from cqrskit.query_plan import (
     CONDITIONS_MAX,
@@ -83,6 +83,19 @@ def test_a_range_keeps_its_bounds() -> None:
     assert node.bounds == (("gt", 1), ("lte", 5))
 
 
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4), st.text(min_size=1, max_size=3))
+def test_a_prefix_is_the_range_of_texts_that_begin_with_it(text: str, prefix: str) -> None:
+    try:
+        node = where_of(Prefix("name", prefix), SHAPE)
+    except InvalidQuery:
+        return
+    assert isinstance(node, RangeNode)
+    bounds = dict(node.bounds)
+    for each in (text, prefix + text, prefix, bounds.get("lt", prefix)):
+        within = bounds["gte"] <= each and ("lt" not in bounds or each < bounds["lt"])
+        assert within == each.startswith(prefix), (each, bounds)
+
+
 def nested(depth: int) -> Condition:
     condition: Condition = Term("number", 1)
     for _ in range(depth - 1):
@@ -109,6 +122,15 @@ def nested(depth: int) -> Condition:
         (Term("remark", "x"), "use Match"),
         (Term("labels", "x"), "'labels.colour'"),
         (Terms("number", range(LIMIT_MAX + 1)), "at most 1000"),
+        (Term("nubmer", 1), "did you mean 'number'"),
+        (Term("kept", 1), "kept with the document only"),
+        (Prefix("number", "1"), "Prefix is for keywords"),
+        (Prefix("remark", "a"), "Prefix is for keywords"),
+        (Prefix("name", ""), "one character or more"),
+        (Prefix("name", "a\0"), "one character or more"),
+        (Prefix("labels.a", "a"), "Prefix is for keywords"),
+        (Exists("remark"), "keyword=True"),
+        (Exists("labels"), "'labels.colour'"),
         (Range("number"), "no bound"),
         (Range("flag", gt=False), "no order"),
         (Range("remark", gt="a"), "no order"),
