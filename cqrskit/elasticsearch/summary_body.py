@@ -18,6 +18,8 @@ __all__ = ["groups_in", "is_exact", "summary_body"]
 
 MARK = "cqrskit_mark"
 GROUPS = "groups"
+WITHOUT = "without"
+"""The documents without a value. `missing_bucket` could find them too, but then whole groups are lost between pages."""
 EXACT_BELOW = 2**53
 SQUARE_ERROR = 1 - 1e-6
 """Room for what a sum of squares, itself in doubles, may be wrong by."""
@@ -58,7 +60,9 @@ def summary_body(plan: SummaryPlan, *, exact: bool) -> dict[str, Any]:
         params = {"field": plan.by.field.name, "interval": plan.by.interval}
         script = {"source": _NUMBER_OF_INTERVAL, "params": params}
         body["runtime_mappings"] = {MARK: {"type": "long", "script": script}}
-    return {**body, "track_total_hits": False, "aggs": {GROUPS: {"composite": composite, "aggs": figures}}}
+    without = {"bool": {"must_not": [{"exists": {"field": plan.by.field.name}}]}}
+    groups = {GROUPS: {"composite": composite, "aggs": figures}, WITHOUT: {"filter": without, "aggs": figures}}
+    return {**body, "track_total_hits": False, "aggs": groups}
 
 
 def _figures_body(field: Field, *, exact: bool) -> dict[str, Any]:
@@ -70,23 +74,15 @@ def _figures_body(field: Field, *, exact: bool) -> dict[str, Any]:
 
 def _source(by: Grouping) -> dict[str, Any]:
     name = by.field.name
-    missing = {"missing_bucket": True, "missing_order": "last"}
     match by.kind:
         case GroupingKind.VALUE:
-            return {"terms": {"field": name, **missing}}
+            return {"terms": {"field": name}}
         case GroupingKind.WHOLE:
-            return {"terms": {"field": MARK, **missing}}
+            return {"terms": {"field": MARK}}
         case GroupingKind.REAL:
-            return {"histogram": {"field": name, "interval": by.interval, **missing}}
+            return {"histogram": {"field": name, "interval": by.interval}}
         case GroupingKind.CALENDAR:
-            return {
-                "date_histogram": {
-                    "field": name,
-                    "calendar_interval": by.interval,
-                    "format": "strict_date",
-                    **missing,
-                }
-            }
+            return {"date_histogram": {"field": name, "calendar_interval": by.interval, "format": "strict_date"}}
 
 
 def groups_in(response: Any, plan: SummaryPlan) -> list[tuple[Any, int, list[Figures]]] | None:
@@ -95,8 +91,10 @@ def groups_in(response: Any, plan: SummaryPlan) -> list[tuple[Any, int, list[Fig
     if plan.by is None:
         rows = [(None, int(response["hits"]["total"]["value"]), found)]
     else:
-        buckets = found[GROUPS]["buckets"] if GROUPS in found else []
+        buckets = found[GROUPS]["buckets"] if found else []
         rows = [(_mark(plan.by, bucket["key"][MARK]), int(bucket["doc_count"]), bucket) for bucket in buckets]
+        if found and len(rows) <= plan.limit and found[WITHOUT]["doc_count"] > 0:
+            rows.append((None, int(found[WITHOUT]["doc_count"]), found[WITHOUT]))
     groups = []
     for mark, count, parts in rows:
         figures = [_figures(parts.get(f"f{place}"), field) for place, field in enumerate(plan.fields)]
@@ -108,7 +106,7 @@ def groups_in(response: Any, plan: SummaryPlan) -> list[tuple[Any, int, list[Fig
 
 
 def _mark(by: Grouping, key: Any) -> Any:
-    if by.kind is GroupingKind.REAL and key is not None and not math.isfinite(float(key)):
+    if by.kind is GroupingKind.REAL and not math.isfinite(float(key)):
         raise InvalidQuery(f"the interval of {by.field.name!r} is too small for its values: {by.interval!r}")
     return key
 
