@@ -247,7 +247,7 @@ class PostgresReadStore:
         return plan.groups(groups_in(rows, plan))
 
     def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
-        """All documents, ordered by id."""
+        """All documents, ordered by id, each as it is when its part is read."""
         return scan_pages(self, index)
 
     async def _fetch(self, query: sql.Composed, values: list[Any]) -> list[TupleRow]:

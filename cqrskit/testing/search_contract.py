@@ -22,7 +22,7 @@ import pytest
 from cqrskit.cursors import Cursor, pack, unpack
 from cqrskit.errors import InvalidCursor, InvalidQuery
 from cqrskit.query import Condition, Exists, Not, Prefix, Query, Range, Sort, Term
-from cqrskit.read_store import Change, IndexSpec, Page, ReadStore
+from cqrskit.read_store import Change, IndexSettings, IndexSpec, Page, ReadStore
 from cqrskit.summary import DateHistogram, Figures, Group, Histogram, Summary, Values
 from cqrskit.testing.read_store_contract import Part, Thing, found_in, thing
 
@@ -63,8 +63,8 @@ class SearchContract:
 
     @pytest.fixture
     async def index(self, store: ReadStore) -> AsyncIterator[IndexSpec]:
-        """An empty index of things."""
-        index = IndexSpec(name=f"things_{uuid4().hex[:8]}", generation=1, document=Thing)
+        """An empty index of things, of two shards where the store has such."""
+        index = IndexSpec(f"things_{uuid4().hex[:8]}", 1, Thing, IndexSettings(shards=2))
         await store.prepare(index)
         yield index
         await store.drop(index)
