@@ -174,6 +174,7 @@ def _cursor_value(key: SortKey, value: Any) -> Any:
 
 
 def _sort_keys(sorts: Sequence[Sort], shape: DocumentShape) -> tuple[SortKey, ...]:
+    _check_list("the parts of `sort`", sorts)
     keys: list[SortKey] = []
     for sort in sorts:
         field = find_field(shape, sort.field)
@@ -250,9 +251,16 @@ def _terms(shape: DocumentShape, field: Field, values: Sequence[Any]) -> TermsNo
         raise InvalidQuery(f"{field.name!r} is full text: use Match, or annotate it with Text(keyword=True)")
     if field.kind is FieldKind.FLATTENED and field.name in shape.fields:
         raise InvalidQuery(f"{field.name!r} has keys: ask for one of them, as in '{field.name}.colour'")
+    _check_list(f"the values of {field.name!r}", values)
     if len(values) > LIMIT_MAX:
         raise InvalidQuery(f"{len(values)} values for {field.name!r}: at most {LIMIT_MAX} are possible")
     return TermsNode(field, tuple(plain_value(field, value) for value in values))
+
+
+def _check_list(what: str, given: Any) -> None:
+    """A text is a sequence too, of characters; a set has no order, which a cursor's fingerprint rests on."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InvalidQuery(f"{what} are {given!r}: give a list or a tuple")
 
 
 def _range(field: Field, condition: Range) -> RangeNode:
@@ -290,6 +298,7 @@ def _exists(shape: DocumentShape, field: Field) -> ExistsNode:
 
 
 def _match(shape: DocumentShape, names: Sequence[str], text: str) -> Node:
+    _check_list("the fields of Match", names)
     fields = tuple(find_field(shape, name) for name in names)
     for field in fields:
         if field.kind is not FieldKind.TEXT:

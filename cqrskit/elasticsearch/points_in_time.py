@@ -1,5 +1,6 @@
 """Points in time: pages that show one moment of an index, whatever is written meanwhile."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from typing import Any
@@ -49,21 +50,25 @@ class PointsInTime:
         return page
 
     async def scan(self, name: str) -> AsyncGenerator[Any, None]:
-        """All rows of the index of this name, ordered by id."""
+        """All rows of the index of this name, ordered by id; the next ones are fetched while some are looked at."""
         held = await self._open(name)
         if held is None:
             return
-        after: str | None = None
+        coming = asyncio.create_task(self._search(held, scan_body(None, SCAN_SIZE)))
         try:
             while True:
-                response = await self._search(held, scan_body(after, SCAN_SIZE))
+                response = await coming
                 held, rows = response["pit_id"], response["hits"]["hits"]
+                last = len(rows) < SCAN_SIZE
+                if not last:
+                    coming = asyncio.create_task(self._search(held, scan_body(rows[-1]["sort"][0], SCAN_SIZE)))
                 for row in rows:
                     yield row
-                if len(rows) < SCAN_SIZE:
+                if last:
                     return
-                after = rows[-1]["sort"][0]
         finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
             await self._close(held)
 
     async def _open(self, name: str) -> str | None:

@@ -131,6 +131,9 @@ def nested(depth: int) -> Condition:
         (Prefix("labels.a", "a"), "Prefix is for keywords"),
         (Exists("remark"), "keyword=True"),
         (Exists("labels"), "'labels.colour'"),
+        (Terms("name", "ab"), "give a list"),
+        (Terms("name", {"a", "b"}), "give a list"),  # type: ignore[arg-type]
+        (Match("name", "x"), "give a list"),
         (Range("number"), "no bound"),
         (Range("flag", gt=False), "no order"),
         (Range("remark", gt="a"), "no order"),
@@ -164,6 +167,11 @@ def test_an_impossible_limit_is_refused(limit: Any) -> None:
 def test_a_field_without_one_ordered_value_cannot_be_sorted_by(name: str) -> None:
     with pytest.raises(InvalidQuery, match=name):
         plan_of(Query(sort=[Sort(name)]), SHAPE)
+
+
+def test_a_sort_without_its_list_is_refused() -> None:
+    with pytest.raises(InvalidQuery, match="give a list"):
+        plan_of(Query(sort=Sort("number")), SHAPE)  # type: ignore[arg-type]
 
 
 def keys_of(*sorts: Sort) -> list[tuple[str | None, bool, bool]]:
