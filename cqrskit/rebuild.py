@@ -207,7 +207,10 @@ async def _generations(parts: Parts, projection: type[Projection]) -> Sequence[G
 
 
 async def build_slice(parts: Parts, projection: type[Projection], generation: int, partition: int) -> None:
-    """Fold one slice from its checkpoint up to the head of the log. Raises ProjectionStopped if somebody else does."""
+    """Fold one slice from its checkpoint up to where the log ends at the call, or further.
+
+    Raises ProjectionStopped if somebody else does.
+    """
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD_OBJECTS, 20, 50)
     lease = await _claimed(parts, projection, generation, partition)
@@ -219,7 +222,8 @@ async def build_slice(parts: Parts, projection: type[Projection], generation: in
     async with _renewed(parts, [lease]):
         try:
             await projector.open()
-            while not await projector.step():
+            goal = await parts.event_store.head()
+            while not await projector.step() and projector.position < goal:
                 continue
         finally:
             await projector.stop()
