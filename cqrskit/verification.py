@@ -146,6 +146,7 @@ class Verifier:
         """Every difference, one after another. Raises ServerUnavailable, ReadStoreError or UnknownEventType."""
         head = await self._event_store.head() if self._until is None else self._until
         self.report = VerificationReport(head=head)
+        self._failures = {}
         await self._look_at_parked(head)
         with FoldedDocuments(self._index.document) as folded:
             await self._fold(folded, 0, head, "fold", self._fold_first)
