@@ -166,6 +166,32 @@ async def test_a_key_that_fails_and_is_not_parked_is_told(settings: Settings) ->
         assert "2: ValueError: poison" in str(differences[0].reason)
 
 
+async def test_a_document_that_the_store_refused_is_expected_as_it_was_before(settings: Settings) -> None:
+    async with opened(settings) as runtime:
+        appender = Appender(runtime)
+        one = Transfer.Posted(source="cid", target="ann", amount=1)
+        await appender.append(one)
+        await level(runtime)
+        await appender.append(one, Transfer.Posted(source="dan", target="ann", amount=2**70), one)
+        await level(runtime)
+        verifier = await verifier_of(runtime, Balances)
+        assert await found(verifier) == []
+        parked = {each.key: (each.position, each.version) for each in verifier.report.parked}
+        assert parked == {"ann": (4, 1), "dan": (3, 0)}
+        made = Balances()
+        unaware = Verifier(
+            made,
+            made.index,
+            event_store=runtime.event_store,
+            read_store=runtime.read_store,
+            registry=bank.registry,
+        )
+        told = {each.id: (each.kind.value, each.reason) for each in await found(unaware)}
+        assert told.keys() == {"ann", "dan"}
+        assert told["ann"][0] == "unfoldable"
+        assert "beyond 64 bits" in str(told["ann"][1])
+
+
 async def test_a_sample_is_the_same_for_a_seed_and_finds_what_is_wrong_with_its_keys(settings: Settings) -> None:
     async with opened(settings) as runtime:
         await Appender(runtime).append(
