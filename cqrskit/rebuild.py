@@ -15,10 +15,11 @@ from typing import Protocol
 
 import msgspec
 
-from cqrskit.checkpoints import Checkpoints, Code, Generation, GenerationState, Lease
+from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease
 from cqrskit.errors import ConfigurationError, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore
-from cqrskit.generations import code_of, coming_generation, live_generation, previous_generation
+from cqrskit.fingerprint import Fingerprint, fingerprint_of
+from cqrskit.generations import coming_generation, live_generation, previous_generation
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
@@ -96,7 +97,7 @@ class Rebuild:
         """`parts` and `projection` are of the code that the new documents are for."""
         self.projection = projection
         self._parts = parts
-        self._code: Code = code_of(projection)
+        self._code: Fingerprint = fingerprint_of(projection)
         self._begun_at = time.monotonic()
         self._begun_from = 0
 

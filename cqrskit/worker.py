@@ -16,9 +16,10 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from cqrskit.checkpoints import Checkpoints, Code, Generation, GenerationState, Lease, WorkerSeen
+from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease, WorkerSeen
 from cqrskit.errors import CqrskitError, LeaseLost, ServerUnavailable
-from cqrskit.generations import code_of, generation_for
+from cqrskit.fingerprint import Fingerprint, fingerprint_of
+from cqrskit.generations import generation_for
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
@@ -63,7 +64,7 @@ class Worker:
         self.failures: dict[str, str] = {}
         """Why partitions of a projection, by its name, cannot go on here."""
         self._projections = {projection.name: projection for projection in projections}
-        self._codes: dict[str, Code] = {name: code_of(each) for name, each in self._projections.items()}
+        self._codes: dict[str, Fingerprint] = {name: fingerprint_of(each) for name, each in self._projections.items()}
         self._read_store = read_store
         self._checkpoints = checkpoints
         self._settings = settings

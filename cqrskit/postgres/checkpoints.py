@@ -8,7 +8,6 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from cqrskit.checkpoints import (
-    Code,
     Generation,
     GenerationState,
     Lease,
@@ -17,6 +16,7 @@ from cqrskit.checkpoints import (
     SkippedEvent,
     WorkerSeen,
 )
+from cqrskit.fingerprint import Fingerprint
 from cqrskit.partition import Partition
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
@@ -37,7 +37,9 @@ class PostgresCheckpoints:
         """All generations of all projections."""
         return [_generation(row) for row in await self._fetch("list_generations", {})]
 
-    async def create_generation(self, projection: str, state: GenerationState, code: Code, partitions: int) -> int:
+    async def create_generation(
+        self, projection: str, state: GenerationState, code: Fingerprint, partitions: int
+    ) -> int:
         """Begin another generation, unless there is one of this kind; its number."""
         values = {"projection": projection, "state": state.value, "shape": code.shape, "folds": code.folds}
         async with self._transaction() as connection:
@@ -77,7 +79,7 @@ class PostgresCheckpoints:
         """Note that other code than the generation's folds into it."""
         await self._execute("set_generation_mixed", {"projection": projection, "generation": generation})
 
-    async def adopt(self, projection: str, generation: int, code: Code) -> None:
+    async def adopt(self, projection: str, generation: int, code: Fingerprint) -> None:
         """Note that all its documents are what this code would have folded."""
         values = {"projection": projection, "generation": generation, "shape": code.shape, "folds": code.folds}
         await self._execute("adopt_generation", values)
@@ -282,7 +284,7 @@ def _generation(row: tuple[Any, ...]) -> Generation:
         number=number,
         state=GenerationState(state),
         index_identity=identity,
-        code=Code(shape, folds),
+        code=Fingerprint(shape, folds),
         mixed=mixed,
         rolled_back=rolled_back,
         paused=paused,

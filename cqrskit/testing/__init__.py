@@ -6,22 +6,25 @@ from cqrskit.testing.scenario import Scenario
 from cqrskit.testing.schema import schema_findings
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 from cqrskit.testing.small_disk import SmallDisk
-from cqrskit.testing.verification import Difference, differences_from_log
+from cqrskit.testing.verification import assert_projection_exact
 from cqrskit.testing.waiting import eventually
 from cqrskit.testing.wire import Cut, CuttableWire
+from cqrskit.verification import Difference, DifferenceKind, Verifier
 
 __all__ = [
     "ClientMessage",
     "Cut",
     "CuttableWire",
     "Difference",
+    "DifferenceKind",
     "ElasticsearchServer",
     "PostgresServer",
     "RestartablePostgres",
     "Scenario",
     "SmallDisk",
+    "Verifier",
+    "assert_projection_exact",
     "commits",
-    "differences_from_log",
     "eventually",
     "every",
     "says",

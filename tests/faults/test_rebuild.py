@@ -13,7 +13,7 @@ from cqrskit import Query, RebuildRequired, Runtime, Settings
 from cqrskit.checkpoints import Generation, GenerationState
 from cqrskit.rebuild import Rebuild, Tail, build_slice
 from cqrskit.tasks import end_tasks
-from cqrskit.testing import differences_from_log, eventually
+from cqrskit.testing import assert_projection_exact, eventually
 from tests.integration.changed_counting import DoubledCounts, NamedCounts, doubled, named
 from tests.integration.counting import Count, Counts, Grow, opened
 from tests.integration.running_processes import cqrskit, finish, start
@@ -110,7 +110,7 @@ async def test_a_rebuild_that_is_killed_ten_times_finishes_and_equals_the_live_d
         await level(runtime)
         states = {each.number: each.state for each in await runtime.checkpoints.generations()}
         assert states == {1: GenerationState.RETIRED, 2: GenerationState.LIVE}
-        assert await differences_from_log(runtime, Counts) == []
+        await assert_projection_exact(runtime, Counts)
         assert await documents(runtime, 2) == await documents(runtime, 1)
 
 

@@ -12,7 +12,7 @@ from cqrskit.checkpoints import Generation, Lease
 from cqrskit.errors import LeaseLost
 from cqrskit.partition import Partition
 from cqrskit.tasks import end_tasks
-from cqrskit.testing import differences_from_log, eventually
+from cqrskit.testing import assert_projection_exact, eventually
 from tests.integration.changed_counting import Quarters, quartered
 from tests.integration.counting import Grow
 from tests.integration.running_processes import finish, start
@@ -69,7 +69,7 @@ async def test_workers_share_partitions_and_share_anew_when_one_joins_or_leaves(
         await shared(first, [4])
         await grow_all(first, ids)
         await level(first)
-        assert await differences_from_log(first, Quarters) == []
+        await assert_projection_exact(first, Quarters)
 
 
 async def test_the_partitions_of_a_killed_worker_are_taken_over_and_nothing_is_missing(
@@ -94,7 +94,7 @@ async def test_the_partitions_of_a_killed_worker_are_taken_over_and_nothing_is_m
 
         await eventually(alone, timeout_seconds=30)
         await level(runtime)
-        assert await differences_from_log(runtime, Quarters) == []
+        await assert_projection_exact(runtime, Quarters)
 
 
 async def test_a_worker_whose_lease_has_gone_can_move_no_checkpoint_and_does_no_harm(settings: Settings) -> None:
@@ -123,7 +123,7 @@ async def test_a_worker_whose_lease_has_gone_can_move_no_checkpoint_and_does_no_
                 await zombie.stop()
         await grow_all(runtime, ids)
         await level(runtime)
-        assert await differences_from_log(runtime, Quarters) == []
+        await assert_projection_exact(runtime, Quarters)
 
 
 def _lease(generation: Generation, number: int, epoch: int, position: int) -> Lease:
@@ -155,6 +155,6 @@ async def test_two_projectors_on_one_partition_by_force_do_no_harm(settings: Set
             await grow_all(runtime, ids, rounds=30)
             await level(runtime)
             assert not [task.exception() for task in tasks if task.done()]
-            assert await differences_from_log(runtime, Quarters) == []
+            await assert_projection_exact(runtime, Quarters)
         finally:
             await end_tasks(tasks)

@@ -18,7 +18,6 @@ class DoubledCounts(Projection):
 
     name = "counts"
     document = Count
-    revision = 2
 
     @on(Counter.Started, creates=True)
     def started(self, count: None, event: Counter.Started, at: RecordedEvent) -> Count:
