@@ -121,7 +121,7 @@ class Application:
             await read_store.open()
             stack.push_async_callback(read_store.close)
             await read_store.ping()
-            checkpoints = PostgresCheckpoints(pool, url)
+            checkpoints = PostgresCheckpoints(pool, url, await read_store.identity())
             notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             runtime = Runtime(self, settings, url, event_store, read_store, checkpoints, notifier, listener)

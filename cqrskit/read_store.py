@@ -109,6 +109,9 @@ class ReadStore(Protocol):
     async def ping(self) -> None:
         """Return if the server answers and can be used; raise ServerUnavailable or ConfigurationError if not."""
 
+    async def identity(self) -> str:
+        """Which store this is: the same in all programs that use it, and another for another server of its kind."""
+
     async def prepare(self, index: IndexSpec) -> str:
         """Make the index if it is missing, and return its identity, which no other index ever has.
 

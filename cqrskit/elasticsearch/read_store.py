@@ -96,6 +96,11 @@ class ElasticsearchReadStore:
             address = self._connection.address
             raise ConfigurationError(f"Elasticsearch at {address} is version {number}; cqrskit needs 8.x")
 
+    async def identity(self) -> str:
+        """Which store this is: the cluster, whatever its address."""
+        with self._errors():
+            return f"elasticsearch {(await self.client.info())['cluster_uuid']}"
+
     async def prepare(self, index: IndexSpec) -> str:
         """Make the template, the index and its alias for writes if they are missing; see the port."""
         name = self._name(index)

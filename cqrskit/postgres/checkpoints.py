@@ -27,21 +27,29 @@ __all__ = ["PostgresCheckpoints"]
 class PostgresCheckpoints:
     """Where projections keep how far they are. Nothing here holds a session or a transaction open."""
 
-    def __init__(self, pool: AsyncPool, url: str) -> None:
+    def __init__(self, pool: AsyncPool, url: str, store: str) -> None:
+        """`store` is the read store that this program uses (`ReadStore.identity`): its generations are all we see."""
         self._pool = pool
+        self._store = store
         self._url = url
 
     # --- generations
 
     async def generations(self) -> Sequence[Generation]:
         """All generations of all projections."""
-        return [_generation(row) for row in await self._fetch("list_generations", {})]
+        return [_generation(row) for row in await self._fetch("list_generations", {"store": self._store})]
 
     async def create_generation(
         self, projection: str, state: GenerationState, code: Fingerprint, partitions: int
     ) -> int:
         """Begin another generation, unless there is one of this kind; its number."""
-        values = {"projection": projection, "state": state.value, "shape": code.shape, "folds": code.folds}
+        values = {
+            "projection": projection,
+            "store": self._store,
+            "state": state.value,
+            "shape": code.shape,
+            "folds": code.folds,
+        }
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), values)
             found = await _rows(connection, "find_coming_or_live_generation", values)
@@ -91,7 +99,12 @@ class PostgresCheckpoints:
 
     async def swap(self, projection: str, generation: int, *, rolled_back: bool = False) -> bool:
         """Make the generation live and retire the live one; False if it is behind the live one."""
-        values = {"projection": projection, "generation": generation, "rolled_back": rolled_back}
+        values = {
+            "projection": projection,
+            "store": self._store,
+            "generation": generation,
+            "rolled_back": rolled_back,
+        }
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), values)
             seen = {bool(live): int(visible) for live, visible in await _rows(connection, "lock_checkpoints", values)}

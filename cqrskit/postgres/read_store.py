@@ -65,6 +65,10 @@ class PostgresReadStore:
         async with self._connection() as connection:
             await connection.execute("SELECT 1")
 
+    async def identity(self) -> str:
+        """Which store this is: the database that has the log as well."""
+        return "postgres"
+
     async def prepare(self, index: IndexSpec) -> str:
         """Make the table and its indexes if they are missing; see the port."""
         shape = shape_of(index.document)
