@@ -1,5 +1,6 @@
 """The connection to a cluster: its hosts, who we are, whom we trust, and what failed requests mean."""
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ TOO_MANY, SERVER_ERROR = 429, 500
 GONE_STATUSES = (502, 503, 504)
 CREDENTIALS_STATUSES = (401, 403)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+VERIFICATION = re.compile(r"certificate verify failed: [^(]*[^( ]")
 VARIABLE = "CQRSKIT_ELASTICSEARCH_"
 
 
@@ -138,11 +140,15 @@ def reason_of(error: TransportError | ApiError) -> str:
         found = body.get("error") if isinstance(body, dict) else None
         reason = found.get("reason") if isinstance(found, dict) else None
         return f"{error.status_code} {error.error}" + (f": {reason}" if reason else "")
-    return (str(error.message).splitlines() or [type(error).__name__])[0]
+    if isinstance(error.__context__, ServerFingerprintMismatch):
+        return "its certificate has another fingerprint"
+    text = (str(error.message).splitlines() or [type(error).__name__])[0]
+    found = VERIFICATION.search(text)
+    return text if found is None else found[0]
 
 
 def _is_distrust(error: TransportError) -> bool:
-    return isinstance(error, SSLError) or any(isinstance(each, ServerFingerprintMismatch) for each in error.errors)
+    return isinstance(error, SSLError) or isinstance(error.__context__, ServerFingerprintMismatch)
 
 
 def _parsed(url: str) -> SplitResult:

@@ -4,6 +4,7 @@ from cqrskit.testing.postgres_messages import ClientMessage, commits, every, say
 from cqrskit.testing.restartable_postgres import RestartablePostgres
 from cqrskit.testing.scenario import Scenario
 from cqrskit.testing.schema import schema_findings
+from cqrskit.testing.secured_elasticsearch import SecuredElasticsearch
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 from cqrskit.testing.small_disk import SmallDisk
 from cqrskit.testing.verification import Difference, differences_from_log
@@ -19,6 +20,7 @@ __all__ = [
     "PostgresServer",
     "RestartablePostgres",
     "Scenario",
+    "SecuredElasticsearch",
     "SmallDisk",
     "commits",
     "differences_from_log",

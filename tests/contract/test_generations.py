@@ -7,10 +7,12 @@ import pytest
 from psycopg import sql
 
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
+from cqrskit.errors import ConfigurationError
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.read_store import IndexSpec, ReadStore
 from cqrskit.testing.generation_contract import GenerationContract
+from cqrskit.testing.read_store_contract import Thing
 
 
 @pytest.fixture
