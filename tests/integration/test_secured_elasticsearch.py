@@ -212,6 +212,15 @@ async def test_only_the_named_authority_or_certificate_is_trusted(
                 await store.count(INDEX)
 
 
+async def test_no_public_authority_is_trusted_beside_the_named_one(
+    server: SecuredElasticsearch, index_prefix: str
+) -> None:
+    async with store_at(server.url_with_user, index_prefix, ca_file=str(server.ca_file)) as store:
+        (node,) = store.client.transport.node_pool.all()
+        trusted = vars(node)["_ssl_context"].get_ca_certs()
+    assert [authority["subject"] for authority in trusted] == [((("commonName", "authority"),),)]
+
+
 async def test_a_certificate_of_another_host_is_not_trusted(server: SecuredElasticsearch, index_prefix: str) -> None:
     for host, mismatch in (("127.0.0.2", "IP address mismatch"), ("localhost", "Hostname mismatch")):
         elsewhere = server.url_with_user.replace("127.0.0.1", host)
