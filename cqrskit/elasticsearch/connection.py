@@ -198,28 +198,15 @@ def _check(hosts: list[SplitResult], access: Access, basic_auth: tuple[str, str]
         log.warning("elasticsearch.credentials_in_clear", hosts=in_clear, setting=f"{VARIABLE}URL")
 
 
-class _OnlyThisAuthority(ssl.SSLContext):
-    """Trusts the authorities of one file: the driver would add the public ones, and not check addresses by number."""
-
-    def trust(self, ca_file: str) -> None:
-        """Trust the certificates in this file."""
-        super().load_verify_locations(cafile=ca_file)
-
-    def load_verify_locations(self, *_: object, **__: object) -> None:
-        """Pass the driver's own list over."""
-
-
 def _trust(access: Access, *, tls: bool) -> dict[str, Any]:
     """The driver's options; whatever they are, a certificate is checked."""
     if not tls:
         return {}
     if access.certificate_fingerprint is not None:
         return {"ssl_assert_fingerprint": access.certificate_fingerprint.replace(":", "")}
-    if access.ca_file is None:
-        return {"ssl_context": ssl.create_default_context()}
-    context = _OnlyThisAuthority(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.trust(access.ca_file)
+        # A context of our own: with its options for a file, the driver trusts the public authorities as well, and does
+        # not look at a certificate's host where that is an address.
+        return {"ssl_context": ssl.create_default_context(cafile=access.ca_file)}
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"{VARIABLE}CA_FILE={access.ca_file} cannot be used: {error}") from error
-    return {"ssl_context": context}

@@ -43,8 +43,8 @@ def test_what_cannot_be_meant_is_refused_without_a_secret(url: str, access: dict
 
 async def test_several_hosts_are_one_cluster_with_one_user() -> None:
     cluster = store("https://ann:p%40ss@a:1/es, https://b,https://[::1]:3")
-    nodes = [node.base_url for node in cluster.client.transport.node_pool.all()]
-    assert nodes == ["https://a:1/es", "https://b:9200", "https://[::1]:3"]
+    nodes = {node.base_url for node in cluster.client.transport.node_pool.all()}
+    assert nodes == {"https://a:1/es", "https://b:9200", "https://[::1]:3"}
     assert cluster.circuit.state == "closed"
     await cluster.close()
 
