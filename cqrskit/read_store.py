@@ -147,7 +147,11 @@ class ReadStore(Protocol):
         """Those of the documents that exist, as last written, deleted ones (with their version) included."""
 
     async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
-        """Write documents in bulk; one outcome for each change, in order. Each id occurs at most once."""
+        """Write documents in bulk; one outcome for each change, in order. Each id occurs at most once.
+
+        ReadStoreError when the index is gone, or, here or in the next `refresh`, when it is not the one that was
+        prepared: somebody has removed it and another process has made it anew.
+        """
 
     async def refresh(self, index: IndexSpec) -> None:
         """Let searches see everything that was written before."""

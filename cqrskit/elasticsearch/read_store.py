@@ -77,6 +77,7 @@ class ElasticsearchReadStore:
             max_bytes=bulk_max_bytes,
             request_timeout_seconds=request_timeout_seconds,
         )
+        self._identities: dict[str, str] = {}
         self.client = self._connection.client
         self.circuit = self._connection.circuit
 
@@ -114,8 +115,8 @@ class ElasticsearchReadStore:
         differences = shape_of(index.document).differences_from(found.get("fields", {}))
         if differences:
             raise RebuildRequired(index.name, index.generation, "; ".join(differences))
-        identity: str = found["identity"]
-        return identity
+        self._identities[name] = found["identity"]
+        return self._identities[name]
 
     async def _create(self, index: IndexSpec) -> None:
         name = self._name(index)
@@ -161,7 +162,7 @@ class ElasticsearchReadStore:
             await self.client.indices.put_settings(index=self._name(index), settings=settings)
 
     async def size_bytes(self, index: IndexSpec) -> int:
-        """The size of all shards and their copies, as of their last commit and refresh."""
+        """The size of all shards and their copies, as it was some ten seconds ago."""
         with self._errors():
             found = await self.client.options(ignore_status=404).indices.stats(index=self._name(index), metric="store")
         return int(found["_all"]["total"].get("store", {}).get("size_in_bytes", 0)) if "_all" in found else 0
@@ -170,6 +171,7 @@ class ElasticsearchReadStore:
         """Remove the index, and its aliases with it."""
         with self._errors():
             await self.client.indices.delete(index=self._name(index), ignore_unavailable=True)
+        self._identities.pop(self._name(index), None)
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
         """One document as last written, refreshed or not."""
@@ -196,9 +198,17 @@ class ElasticsearchReadStore:
         return await self._bulk.write(self._write_alias(index), codec_of(index.document), changes)
 
     async def refresh(self, index: IndexSpec) -> None:
-        """Let searches see what was written."""
+        """Let searches see what was written, provided that it was written to the index that was prepared here."""
+        name = self._name(index)
         with self._errors():
-            await self.client.indices.refresh(index=self._name(index), ignore_unavailable=True)
+            await self.client.indices.refresh(index=name, ignore_unavailable=True)
+            if name not in self._identities:
+                return
+            client = self.client.options(ignore_status=404)
+            found = await client.indices.get_mapping(index=name, filter_path="*.mappings._meta")
+        meta = found.get(name, {}).get("mappings", {}).get("_meta", {}).get("cqrskit", {})
+        if meta.get("identity") != self._identities[name]:
+            raise ReadStoreError(f"index {name} was replaced while it was being written to: start again to fill it")
 
     async def search(self, index: IndexSpec, query: Query) -> Page:
         """A page of documents."""

@@ -53,6 +53,7 @@ class PostgresReadStore:
         self._pool = pool
         self._url = url
         self._prefix = prefix
+        self._identities: dict[str, str] = {}
 
     async def open(self) -> None:
         """Nothing to do: the pool is open."""
@@ -79,6 +80,7 @@ class PostgresReadStore:
             if row is not None and row[0] is not None:
                 found = msgspec.json.decode(row[0], type=_Description)
                 self._check_shape(index, found)
+                self._identities[self._name(index)] = found.identity
                 return found.identity
             made = _Description(identity=uuid4().hex, fields=shape.descriptions)
             comment = msgspec.json.encode(made).decode()
@@ -88,7 +90,8 @@ class PostgresReadStore:
             for create_index in index_statements(self._name(index), SCHEMA, shape):
                 await connection.execute(create_index)
             await connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(comment)))
-            return made.identity
+        self._identities[self._name(index)] = made.identity
+        return made.identity
 
     def _check_shape(self, index: IndexSpec, found: _Description) -> None:
         differences = shape_of(index.document).differences_from(found.fields)
@@ -112,7 +115,7 @@ class PostgresReadStore:
             await connection.execute(sql.SQL("COMMENT ON VIEW {} IS {}").format(view, sql.Literal(self._name(index))))
 
     async def begin_bulk_load(self, index: IndexSpec) -> None:
-        """Drop the indexes that only searches need: see `docs/decisions` for what that saves."""
+        """Drop the indexes that only searches need: with them, 100,000 documents took more than twice as long."""
         async with self._connection() as connection, connection.transaction():
             await connection.execute(statement("lock_read_models"))
             for names in await self._secondary_indexes(connection, index):
@@ -154,6 +157,7 @@ class PostgresReadStore:
             if row is not None and row[0] == self._name(index):
                 await connection.execute(sql.SQL("DROP VIEW {}").format(self._view(index)))
             await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._table(index)))
+        self._identities.pop(self._name(index), None)
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
         """One document as last written."""
@@ -180,8 +184,22 @@ class PostgresReadStore:
                 outcomes[place] = Outcome(applied=False, refusal=str(error))
         rows.sort(key=lambda row: row.id)  # one order of locks, so that two projectors cannot block each other
         async with self._connection() as connection:
+            await self._check_identity(connection, index)
             await self._upsert(connection, _UPSERT.format(self._table(index)), rows, outcomes)
         return outcomes
+
+    async def _check_identity(self, connection: AsyncConnection[TupleRow], index: IndexSpec) -> None:
+        """Refuse to write to another table than the one prepared here: it would lack what was written before."""
+        identity = self._identities.get(self._name(index))
+        if identity is None:
+            return
+        cursor = await connection.execute(statement("describe_read_model"), (self._qualified(index),))
+        row = await cursor.fetchone()
+        if row is None or row[0] is None or msgspec.json.decode(row[0], type=_Description).identity != identity:
+            raise ReadStoreError(
+                f"read model {self._qualified(index)} was removed or replaced while it was being written to: start "
+                "again to fill it"
+            )
 
     async def _upsert(
         self, connection: AsyncConnection[TupleRow], upsert: sql.Composed, rows: list[_Row], outcomes: list[Outcome]

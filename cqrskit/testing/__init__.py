@@ -4,6 +4,7 @@ from cqrskit.testing.postgres_messages import ClientMessage, commits, every, say
 from cqrskit.testing.restartable_postgres import RestartablePostgres
 from cqrskit.testing.scenario import Scenario
 from cqrskit.testing.schema import schema_findings
+from cqrskit.testing.secured_elasticsearch import SecuredElasticsearch
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 from cqrskit.testing.small_disk import SmallDisk
 from cqrskit.testing.verification import assert_projection_exact
@@ -21,6 +22,7 @@ __all__ = [
     "PostgresServer",
     "RestartablePostgres",
     "Scenario",
+    "SecuredElasticsearch",
     "SmallDisk",
     "Verifier",
     "assert_projection_exact",

@@ -10,6 +10,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import LiteralString, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -91,10 +93,12 @@ class ElasticsearchServer:
     """An Elasticsearch: ``ELASTICSEARCH_URL`` if it is set, otherwise one of our own on a free port.
 
     Our own one runs unprivileged, keeps its data in a temporary folder, and dies with the thread's process.
+    `settings` are added to its elasticsearch.yml.
     """
 
-    def __init__(self, *, heap_megabytes: int = 1024) -> None:
+    def __init__(self, *, heap_megabytes: int = 1024, settings: Mapping[str, object] | None = None) -> None:
         self.url = ""
+        self._settings = dict(settings or {})
         self._heap_megabytes = heap_megabytes
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -102,8 +106,9 @@ class ElasticsearchServer:
     def start(self) -> Self:
         """Start it and wait until it answers. Raises ConfigurationError or ServerUnavailable."""
         self.url = os.environ.get("ELASTICSEARCH_URL", "")
-        if self.url:
-            return self
+        return self if self.url else self._start_own("http")
+
+    def _start_own(self, scheme: str) -> Self:
         home = elasticsearch_home()
         user = pwd.getpwnam(UNPRIVILEGED_USER).pw_uid if os.geteuid() == 0 else None
         self._folder = folder = Path(tempfile.mkdtemp(prefix="cqrskit-elasticsearch-"))
@@ -113,7 +118,7 @@ class ElasticsearchServer:
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, user, -1)
         self._process = self._launch(home, folder, user)
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{scheme}://127.0.0.1:{port}"
         try:
             self._wait()
         except BaseException:
@@ -154,6 +159,7 @@ class ElasticsearchServer:
             "xpack.ml.enabled": "false",
             "ingest.geoip.downloader.enabled": "false",
             "cluster.routing.allocation.disk.threshold_enabled": "false",
+            **self._settings,
         }
         lines = [f"{name}: {value}" for name, value in settings.items()]
         (folder / "config" / "elasticsearch.yml").write_text("\n".join(lines) + "\n")
@@ -187,12 +193,16 @@ class ElasticsearchServer:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.url}/_cluster/health?wait_for_status=green", timeout=5):
+                with self._request("/_cluster/health?wait_for_status=green"):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
         lines = (self._folder / "out.log").read_text(errors="replace").splitlines()[-5:]
         raise ServerUnavailable("Elasticsearch", self.url, "it did not start: " + " | ".join(lines))
+
+    def _request(self, path: str) -> AbstractContextManager[object]:
+        answer: AbstractContextManager[object] = urllib.request.urlopen(f"{self.url}{path}", timeout=5)
+        return answer
 
 
 def _free_port() -> int:
