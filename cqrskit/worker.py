@@ -7,7 +7,6 @@ could lose.
 """
 
 import asyncio
-import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -171,9 +170,11 @@ class Worker:
         }
 
     def _share(self, partitions: int, workers: Sequence[WorkerSeen]) -> int:
-        """How many partitions a worker should have, if all that do the same have as many."""
-        alike = [each for each in workers if set(each.projections) & self._projections.keys()]
-        return math.ceil(partitions / max(len(alike), 1))
+        """How many partitions are ours: as many as everybody's, one more for the first ones by name if some are left."""
+        alike = sorted({each.worker for each in workers if set(each.projections) & self._projections.keys()})
+        each_has, left_over = divmod(partitions, max(len(alike), 1))
+        rank = alike.index(self.name) if self.name in alike else 0
+        return each_has + (rank < left_over)
 
     # --- leases
 
