@@ -23,7 +23,7 @@ from cqrskit.postgres.binary_columns import (
     TimestamptzColumn,
     UuidColumn,
 )
-from cqrskit.postgres.connections import address_of, connect, connection_errors
+from cqrskit.postgres.connections import address_of, connect, connection_errors, is_pooled
 from cqrskit.postgres.sql import statement
 from cqrskit.tasks import retry_delays
 
@@ -52,8 +52,15 @@ class Writer:
             self._connection = None
 
     async def append(self, batch: NewBatch, expected_head: int | None) -> int | None:
-        """Append in one statement outside any transaction; see `cqrskit.event_store.EventStore.append`."""
+        """Append in one statement outside any transaction; see `cqrskit.event_store.EventStore.append`.
+
+        Behind a pooler a transaction is begun first. From then on the server knows us by our name, so that `end_lost`
+        finds us; a lone statement that arrives late would be given a session after everybody has looked for it.
+        """
         connection = await self._connected()
+        if is_pooled(connection):
+            async with self.transaction() as begun:
+                return await append_batch(begun, self._url, batch, expected_head)
         try:
             return await append_batch(connection, self._url, batch, expected_head)
         except BaseException:

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 
+from cqrskit.errors import ConfigurationError
+from cqrskit.testing.pgbouncer import PgBouncer
 from cqrskit.testing.restartable_postgres import RestartablePostgres
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 
@@ -14,6 +16,8 @@ __all__ = [
     "elasticsearch_server",
     "elasticsearch_url",
     "index_prefix",
+    "pgbouncer",
+    "pgbouncer_dsn",
     "postgres_dsn",
     "postgres_server",
     "restartable_postgres",
@@ -56,6 +60,26 @@ def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
     url = postgres_server.create_database()
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode before the session's Postgres. Where none is to be had: skipped; in CI, failed."""
+    bouncer = PgBouncer(postgres_server.url)
+    try:
+        bouncer.start()
+    except ConfigurationError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    yield bouncer
+    bouncer.stop()
+
+
+@pytest.fixture
+def pgbouncer_dsn(pgbouncer: PgBouncer, postgres_dsn: str) -> str:
+    """URL of the test's own database by way of PgBouncer."""
+    return pgbouncer.url_of(postgres_dsn)
 
 
 @pytest.fixture(scope="session")

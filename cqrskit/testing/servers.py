@@ -24,7 +24,7 @@ from cqrskit.errors import ServerUnavailable
 from cqrskit.postgres.migrate import migrate
 from cqrskit.testing.elasticsearch_archive import elasticsearch_home
 
-__all__ = ["ElasticsearchServer", "PostgresServer"]
+__all__ = ["UNPRIVILEGED_USER", "ElasticsearchServer", "PostgresServer", "free_port"]
 
 START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 30
@@ -107,7 +107,7 @@ class ElasticsearchServer:
         home = elasticsearch_home()
         user = pwd.getpwnam(UNPRIVILEGED_USER).pw_uid if os.geteuid() == 0 else None
         self._folder = folder = Path(tempfile.mkdtemp(prefix="cqrskit-elasticsearch-"))
-        port = _free_port()
+        port = free_port()
         self._configure(home, folder, port)
         if user is not None:
             for path in (folder, *folder.rglob("*")):
@@ -195,7 +195,8 @@ class ElasticsearchServer:
         raise ServerUnavailable("Elasticsearch", self.url, "it did not start: " + " | ".join(lines))
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port on 127.0.0.1 that nobody uses at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
