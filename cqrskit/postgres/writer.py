@@ -71,10 +71,8 @@ class Writer:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """A transaction that commits at the end, or rolls back on an exception. CommitUnknown as for `append`."""
-        connection = await self._connected()
+        connection = await self._begun()
         try:
-            with connection_errors(self._url):
-                await connection.execute("BEGIN")
             yield connection
         except BaseException as error:
             await self._roll_back(connection)
@@ -88,6 +86,20 @@ class Writer:
         except BaseException:
             await connection.close()
             raise
+
+    async def _begun(self) -> AsyncConnection[TupleRow]:
+        """The connection in a new transaction. One that turns out to be dead, as after a restart, is made anew once."""
+        connection = await self._connected()
+        with connection_errors(self._url):
+            try:
+                await connection.execute("BEGIN")
+            except BaseException as error:
+                await connection.close()
+                if not isinstance(error, psycopg.OperationalError):
+                    raise
+                connection = await self._connected()
+                await connection.execute("BEGIN")
+        return connection
 
     async def _failed_commit(self, connection: AsyncConnection[TupleRow], error: psycopg.Error) -> Exception:
         alive = connection.pgconn.transaction_status == TransactionStatus.IDLE

@@ -1,5 +1,6 @@
 """For tests, ours and yours: stories without servers, real servers, faults, checks. Importing it needs no pytest."""
 
+from cqrskit.testing.pgbouncer import PgBouncer
 from cqrskit.testing.postgres_messages import ClientMessage, commits, every, says
 from cqrskit.testing.restartable_postgres import RestartablePostgres
 from cqrskit.testing.scenario import Scenario
@@ -16,6 +17,7 @@ __all__ = [
     "CuttableWire",
     "Difference",
     "ElasticsearchServer",
+    "PgBouncer",
     "PostgresServer",
     "RestartablePostgres",
     "Scenario",

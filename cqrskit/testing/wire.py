@@ -28,7 +28,10 @@ ENDS = ("Query", "Sync", "Flush", "CopyDone", "CopyFail", "Terminate")
 
 
 class Cut:
-    """A cut that waits for its message. `done` counts how often it has happened, `times` how often it may."""
+    """A cut that waits for its message. `done` counts how often it has happened, `times` how often it may.
+
+    `delivered` counts the messages that the server got nevertheless and has dealt with.
+    """
 
     def __init__(self, match: Match, delivery: Delivery, times: int | None, late_seconds: float) -> None:
         self.match = match
@@ -36,6 +39,7 @@ class Cut:
         self.times = times
         self.late_seconds = late_seconds
         self.done = 0
+        self.delivered = 0
 
     @property
     def spent(self) -> bool:
@@ -252,27 +256,30 @@ class _Connection:
         back.cancel()
         await asyncio.gather(back, return_exceptions=True)
         if cut.delivery == "delivered":
-            await self._deliver()
+            await self._deliver(cut)
             self._to_client.transport.abort()
         elif cut.delivery == "lost":
             self.abort()
         else:
             self._to_client.transport.abort()
             await asyncio.sleep(cut.late_seconds)
-            await self._deliver()
+            await self._deliver(cut)
 
-    async def _deliver(self) -> None:
-        """Give the server what was held, and wait until it is ready for more: then it has acted on it."""
-        self._to_server.write(bytes(self._held))
-        await self._to_server.drain()
-        answer = b""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
-                while READY_FOR_QUERY not in answer[-READY_BYTES:]:
-                    data = await self._from_server.read(BLOCK_BYTES)
-                    if not data:
-                        return
-                    answer = answer[-READY_BYTES:] + data
+    async def _deliver(self, cut: Cut) -> None:
+        """Give the server what was held, and wait until it is ready for more, or has gone: then it has dealt with it."""
+        try:
+            self._to_server.write(bytes(self._held))
+            await self._to_server.drain()
+            answer = b""
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_TIMEOUT_SECONDS):
+                    while READY_FOR_QUERY not in answer[-READY_BYTES:]:
+                        data = await self._from_server.read(BLOCK_BYTES)
+                        if not data:
+                            return
+                        answer = answer[-READY_BYTES:] + data
+        finally:
+            cut.delivered += 1
 
     async def _pass_back(self) -> None:
         try:
