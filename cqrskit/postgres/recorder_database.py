@@ -103,7 +103,7 @@ class RecorderDatabase:
 
     @contextmanager
     def listening_connection(self) -> Iterator[Connection[TupleRow]]:
-        """A connection beside the pool that hears of the log's growth; not behind a pooler. Raises the driver's errors."""
+        """A connection beside the pool that hears of the log's growth, but for poolers. Raises the driver's errors."""
         with psycopg.connect(self._settings.url(), **self._connection_options()) as connection:
             self._configure(connection)
             if not is_pooled(connection):

@@ -1,7 +1,6 @@
 """A PgBouncer in front of a Postgres: each transaction may run in another session of the server."""
 
 import os
-import pwd
 import signal
 import subprocess
 import tempfile
@@ -13,10 +12,9 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from cqrskit.cli.running import die_with_parent
 from cqrskit.errors import ServerUnavailable
 from cqrskit.testing.pgbouncer_package import find_pgbouncer
-from cqrskit.testing.servers import UNPRIVILEGED_USER, free_port
+from cqrskit.testing.server_process import free_port, start_process, unprivileged_user
 
 __all__ = ["PgBouncer"]
 
@@ -55,23 +53,12 @@ class PgBouncer:
         self._folder = tempfile.TemporaryDirectory(prefix="cqrskit-pgbouncer-")
         folder = Path(self._folder.name)
         self._port = self._port or free_port()
-        user = pwd.getpwnam(UNPRIVILEGED_USER).pw_uid if os.geteuid() == 0 else None
+        user = unprivileged_user()
         (folder / "pgbouncer.ini").write_text(self._configuration())
         for path in (folder, folder / "pgbouncer.ini"):
             os.chown(path, -1 if user is None else user, -1)
-        with (folder / "out.log").open("wb") as out:
-            self._process = subprocess.Popen(
-                [str(program.path), str(folder / "pgbouncer.ini")],
-                cwd=folder,
-                env={"PATH": os.environ.get("PATH", os.defpath), **program.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-                user=user,
-                extra_groups=[] if user is not None else None,
-            )
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **program.environment}
+        self._process = start_process([str(program.path), str(folder / "pgbouncer.ini")], folder, environment)
         try:
             self._wait(folder)
         except BaseException:

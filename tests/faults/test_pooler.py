@@ -1,7 +1,6 @@
 """A PgBouncer in transaction mode stands before Postgres, and fails: the log tells what callers were told."""
 
 import asyncio
-
 from uuid import uuid4
 
 import psycopg

@@ -1,4 +1,4 @@
-"""Behind a PgBouncer in transaction mode, as Debian ships it, the whole application works, and nothing need be tuned."""
+"""Behind a PgBouncer in transaction mode, as Debian ships it, the whole application works with no tuning."""
 
 import asyncio
 from pathlib import Path
