@@ -2,13 +2,18 @@
 
 import os
 import signal
+import socket
+import time
 from typing import Self
+from urllib.parse import urlsplit
 
+from cqrskit.errors import ServerUnavailable
 from cqrskit.testing.servers import ElasticsearchServer
 
 __all__ = ["RestartableElasticsearch"]
 
 HEAP_MEGABYTES = 512
+GONE_TIMEOUT_SECONDS = 20.0
 
 
 class RestartableElasticsearch(ElasticsearchServer):
@@ -42,11 +47,25 @@ class RestartableElasticsearch(ElasticsearchServer):
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+            self._wait_for_silence()
 
     def start_again(self) -> None:
         """Start the server if it does not run, and wait until it answers. Raises ServerUnavailable."""
         if not self.running:
             self._launch()
+
+    def _wait_for_silence(self) -> None:
+        """Wait until nobody answers; the first process to be gone is not the one that does."""
+        deadline = time.monotonic() + GONE_TIMEOUT_SECONDS
+        address = ("127.0.0.1", urlsplit(self.url).port)
+        while True:
+            try:
+                socket.create_connection(address, timeout=1).close()
+            except OSError:
+                return
+            if time.monotonic() > deadline:
+                raise ServerUnavailable("Elasticsearch", self.url, "it was killed and still listens")
+            time.sleep(0.05)
 
     def restart(self) -> None:
         """Stop it and start it again."""
