@@ -60,7 +60,7 @@ class CountingLoad:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def assert_exact(self) -> None:
-        """Once the projection is level, every document is the fold of the log and contains all that was acknowledged."""
+        """Once the projection is level, every document is the fold of the log and has all that was acknowledged."""
         assert self.acknowledged.total() > 0
         await level(self._runtime)
         assert await differences_from_log(self._runtime, Counts) == []
