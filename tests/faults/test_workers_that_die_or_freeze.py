@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
+
+import pytest
 
 from cqrskit import Runtime, Settings
 from cqrskit.testing import CuttableWire, Hold, HttpWire, WorkerProcess, bulk_writes, says
@@ -16,13 +17,9 @@ WRITE = says('INSERT INTO "read_models"')
 PROJECT = ("cqrskit", "project", "--app", "tests.integration.counting:counting")
 
 
-def worker(
-    variables: Mapping[str, str], *, database_url: str | None = None, elasticsearch_url: str | None = None
-) -> WorkerProcess:
-    """``cqrskit project`` with these settings, on other ways to the servers if they are given."""
-    changes = {"CQRSKIT_DATABASE_URL": database_url, "CQRSKIT_ELASTICSEARCH_URL": elasticsearch_url}
-    given = {name: value for name, value in changes.items() if value is not None}
-    return WorkerProcess(*PROJECT, variables=environment({**variables, **given}), folder=Path(ROOT))
+def worker(variables: Mapping[str, str]) -> WorkerProcess:
+    """``cqrskit project`` with these settings."""
+    return WorkerProcess(*PROJECT, variables=environment(variables), folder=ROOT)
 
 
 @asynccontextmanager
@@ -42,53 +39,81 @@ async def position_of(runtime: Runtime) -> int:
     return status.position
 
 
-async def test_a_projector_killed_between_write_and_checkpoint_goes_on_from_exact_documents(
-    settings: Settings, variables: dict[str, str]
+class Way:
+    """A worker's way to the servers, on which its next write of documents, or its next checkpoint, can be held."""
+
+    def __init__(self, postgres: CuttableWire, elasticsearch: HttpWire | None) -> None:
+        self._postgres = postgres
+        self._elasticsearch = elasticsearch
+
+    def worker(self, variables: Mapping[str, str]) -> WorkerProcess:
+        """A worker that goes this way."""
+        urls = {"CQRSKIT_DATABASE_URL": self._postgres.url}
+        if self._elasticsearch is not None:
+            urls["CQRSKIT_ELASTICSEARCH_URL"] = self._elasticsearch.url
+        return worker({**variables, **urls})
+
+    def hold_at_write(self) -> Hold:
+        """Hold the next write of documents."""
+        if self._elasticsearch is not None:
+            return self._elasticsearch.hold_at(bulk_writes)
+        return self._postgres.hold_at(WRITE)
+
+    def hold_at_checkpoint(self) -> Hold:
+        """Hold the next checkpoint."""
+        return self._postgres.hold_at(CHECKPOINT)
+
+
+@pytest.fixture
+async def way(settings: Settings) -> AsyncIterator[Way]:
+    async with AsyncExitStack() as stack:
+        postgres = await stack.enter_async_context(CuttableWire(str(settings.database_url)))
+        url = settings.elasticsearch_url
+        yield Way(postgres, None if url is None else await stack.enter_async_context(HttpWire(url)))
+
+
+@pytest.mark.parametrize("moment", ["before the write", "between write and checkpoint"])
+async def test_a_projector_that_is_killed_leaves_documents_from_which_the_next_goes_on_exactly(
+    settings: Settings, variables: dict[str, str], way: Way, moment: str
 ) -> None:
-    async with at_work(settings) as (runtime, load), CuttableWire(str(settings.database_url)) as wire:
+    async with at_work(settings) as (runtime, load):
         for _ in range(3):
             before = await position_of(runtime)
-            hold = wire.hold_at(CHECKPOINT)
-            async with worker(variables, database_url=wire.url) as projector:
+            hold = way.hold_at_write() if moment == "before the write" else way.hold_at_checkpoint()
+            async with way.worker(variables) as projector:
                 await hold.reached()
                 projector.kill()
                 assert await projector.ended() == -9
             hold.drop()
-            assert await position_of(runtime) == before, "its checkpoint was saved before it was killed"
             newest = [each.version async for each in runtime.read_store.scan(Counts().index)]
-            assert max(newest) > before, "it was killed before it had written"
+            assert (max(newest, default=0) > before) == (moment != "before the write"), (
+                "it was killed at another moment"
+            )
+            assert await position_of(runtime) == before, "its checkpoint was saved before it was killed"
             async with worker(variables):
                 await level(runtime)
             await load.progress(20)
 
 
 async def test_a_worker_that_wakes_up_after_others_have_gone_on_takes_nothing_back(
-    settings: Settings, variables: dict[str, str]
+    settings: Settings, variables: dict[str, str], way: Way
 ) -> None:
-    async with at_work(settings) as (runtime, load), AsyncExitStack() as stack:
-        hold, urls = await _way_on_which_a_write_waits(settings, stack)
-        zombie = await stack.enter_async_context(worker(variables, **urls))
-        await hold.reached()
-        zombie.freeze()
-        async with worker(variables) as other:
-            await load.progress(200)
+    async with opened(settings) as runtime, worker(variables) as other:
+        load = CountingLoad(runtime)
+        hold = way.hold_at_write()
+        async with way.worker(variables) as zombie:
+            async with load.running():
+                await hold.reached()
+                zombie.freeze()
+                await load.progress(200)
             await level(runtime)
-            assert zombie.running
+            written = way.hold_at_checkpoint()
             zombie.thaw()
             hold.release()
-            await load.progress(50)
-            await level(runtime)
-            assert await zombie.terminate() == 0, zombie.errors
-            assert await other.terminate() == 0, other.errors
-
-
-async def _way_on_which_a_write_waits(settings: Settings, stack: AsyncExitStack) -> tuple[Hold, dict[str, str]]:
-    """A way to the read store on which the next write of documents is held, and a worker's settings to go this way."""
-    if settings.elasticsearch_url is None:
-        wire = await stack.enter_async_context(CuttableWire(str(settings.database_url)))
-        return wire.hold_at(WRITE), {"database_url": wire.url}
-    http = await stack.enter_async_context(HttpWire(settings.elasticsearch_url))
-    return http.hold_at(bulk_writes), {"elasticsearch_url": http.url}
+            await written.reached()  # its old documents have arrived, and it gets no further
+        written.drop()
+        await load.assert_exact()
+        assert await other.terminate() == 0, other.errors
 
 
 async def test_both_workers_of_a_projection_that_froze_and_thawed_in_turn_do_no_harm(
