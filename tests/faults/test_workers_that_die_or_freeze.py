@@ -85,6 +85,7 @@ async def test_a_projector_that_is_killed_leaves_documents_from_which_the_next_g
                 projector.kill()
                 assert await projector.ended() == -9
             hold.drop()
+            await runtime.read_store.refresh(Counts().index)
             newest = [each.version async for each in runtime.read_store.scan(Counts().index)]
             assert (max(newest, default=0) > before) == (moment != "before the write"), (
                 "it was killed at another moment"

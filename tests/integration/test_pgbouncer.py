@@ -20,7 +20,9 @@ from tests.integration.school import School
 @pytest.fixture(params=["postgres", "elasticsearch"])
 def settings(request: pytest.FixtureRequest, pgbouncer_dsn: str, index_prefix: str) -> Settings:
     url = request.getfixturevalue("elasticsearch_url") if request.param == "elasticsearch" else None
-    return Settings(database_url=pgbouncer_dsn, elasticsearch_url=url, index_prefix=index_prefix, block_size_max=50)
+    return Settings(
+        database_url=pgbouncer_dsn, elasticsearch_url=url, index_prefix=index_prefix, wait_timeout_seconds=60
+    )
 
 
 async def test_commands_projections_and_waiting_readers_work_in_two_processes_worth_of_connections(
