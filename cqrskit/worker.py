@@ -170,7 +170,7 @@ class Worker:
         }
 
     def _share(self, partitions: int, workers: Sequence[WorkerSeen]) -> int:
-        """How many partitions are ours: as many as everybody's, one more for the first ones by name if some are left."""
+        """How many partitions are ours: all have as many, and the first ones by name one more if some are left."""
         alike = sorted({each.worker for each in workers if set(each.projections) & self._projections.keys()})
         each_has, left_over = divmod(partitions, max(len(alike), 1))
         rank = alike.index(self.name) if self.name in alike else 0

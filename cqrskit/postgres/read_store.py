@@ -213,10 +213,8 @@ class PostgresReadStore:
             [row.words for row in rows],
         ]
         try:
-            async with connection.transaction():
-                applied = {
-                    document_id for (document_id,) in await (await connection.execute(upsert, values)).fetchall()
-                }
+            cursor = await connection.execute(upsert, values)
+            applied = {document_id for (document_id,) in await cursor.fetchall()}
         except REFUSALS as error:
             if len(rows) == 1:
                 outcomes[rows[0].place] = Outcome(applied=False, refusal=str(error).splitlines()[0])

@@ -19,7 +19,7 @@ from cqrskit import ConfigurationError, IndexSettings, ServerUnavailable, Settin
 from cqrskit.elasticsearch.connection import Access
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.read_store import Change, IndexSpec, Outcome
-from cqrskit.testing import SecuredElasticsearch, differences_from_log, eventually
+from cqrskit.testing import SecuredElasticsearch, assert_projection_exact, eventually
 from cqrskit.testing.secured_elasticsearch import make_authority
 from tests.integration.counting import Counts, Grow, opened
 from tests.integration.running_processes import cqrskit
@@ -125,7 +125,7 @@ async def test_an_application_runs_on_it(server: SecuredElasticsearch, postgres_
             return status.visible_position == status.head
 
         await eventually(level, timeout_seconds=30)
-        assert await differences_from_log(runtime, Counts) == []
+        await assert_projection_exact(runtime, Counts)
 
 
 # --- not let in

@@ -54,7 +54,7 @@ async def test_documents_are_made_deleted_and_made_anew_and_redelivery_changes_n
             await assert_projection_exact(runtime, projection)
         streams = await loaded(runtime, Streams(), *map(str, STREAMS))
     with psycopg.connect(str(settings.database_url)) as connection:
-        connection.execute("UPDATE projections SET position = 0, visible_position = 0")
+        connection.execute("UPDATE partitions SET position = 0, visible_position = 0")
     async with opened(settings) as runtime:
         await level(runtime)
         assert await loaded(runtime, Balances(), *expected) == expected

@@ -144,7 +144,7 @@ def test_a_projection_says_how_its_index_is_kept(settings: IndexSettings, expect
         def credited(self, leg: Leg, event: Account.Credited, at: RecordedEvent) -> Leg:
             return leg
 
-    body = index_body(Sums().index, identity="i")
+    body = index_body(Sums.index(1), identity="i")
     assert body["settings"] == {**expected, "refresh_interval": "-1"}
 
 
