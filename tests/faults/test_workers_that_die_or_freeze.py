@@ -99,22 +99,24 @@ async def test_a_projector_that_is_killed_leaves_documents_from_which_the_next_g
 async def test_a_worker_that_wakes_up_after_others_have_gone_on_takes_nothing_back(
     settings: Settings, variables: dict[str, str], way: Way
 ) -> None:
-    async with opened(settings) as runtime, worker(variables) as other:
+    async with opened(settings) as runtime:
         load = CountingLoad(runtime)
         hold = way.hold_at_write()
         async with way.worker(variables) as zombie:
             async with load.running():
                 await hold.reached()
                 zombie.freeze()
-                await load.progress(200)
-            await level(runtime)
-            written = way.hold_at_checkpoint()
-            zombie.thaw()
-            hold.release()
-            await written.reached()  # its old documents have arrived, and it gets no further
+                async with worker(variables) as other:  # takes over when the zombie's lease has run out
+                    await load.progress(200)
+                    await level(runtime)
+                    written = way.hold_at_checkpoint()
+                    zombie.thaw()
+                    hold.release()
+                    await written.reached()  # its old documents have arrived, and it gets no further
+                    assert await other.terminate() == 0, other.errors
         written.drop()
-        await load.assert_exact()
-        assert await other.terminate() == 0, other.errors
+        async with opened(settings, projecting=True):
+            await load.assert_exact()
 
 
 async def test_both_workers_of_a_projection_that_froze_and_thawed_in_turn_do_no_harm(
