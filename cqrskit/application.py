@@ -6,7 +6,7 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -22,7 +22,9 @@ from cqrskit.errors import ConfigurationError, DefinitionError
 from cqrskit.event_versions import Upcaster
 from cqrskit.events import EventRegistry
 from cqrskit.executor import Executor
-from cqrskit.generations import code_of, generation_for
+from cqrskit.explanation import Explainer
+from cqrskit.fingerprint import fingerprint_of
+from cqrskit.generations import generation_for
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
 from cqrskit.postgres.connections import address_of, open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
@@ -37,6 +39,7 @@ from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec
 from cqrskit.status import ProjectionStatus, statuses
 from cqrskit.tasks import end_tasks
+from cqrskit.verification import Progress, Verifier, silent
 from cqrskit.worker import Worker
 
 __all__ = ["Application", "Runtime", "database_url"]
@@ -118,7 +121,7 @@ class Application:
             await read_store.open()
             stack.push_async_callback(read_store.close)
             await read_store.ping()
-            checkpoints = PostgresCheckpoints(pool, url)
+            checkpoints = PostgresCheckpoints(pool, url, await read_store.identity())
             notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             runtime = Runtime(self, settings, url, event_store, read_store, checkpoints, notifier, listener)
@@ -212,6 +215,53 @@ class Runtime:
             bulk=bulk,
         )
 
+    async def verifier(
+        self,
+        projection: type[Projection],
+        generation: int | None = None,
+        *,
+        until: int | None = None,
+        share: float = 1.0,
+        seed: int = 0,
+        on_progress: Progress = silent,
+    ) -> Verifier:
+        """What compares a generation (default: the one that is read here) with the log; see `Verifier`."""
+        head = await self.event_store.head() if until is None else until
+        index = await self.reader.index(projection) if generation is None else projection.index(generation)
+        parked = await self.checkpoints.parked(index.name, index.generation)
+        skipped = await self.checkpoints.skipped(index.name)
+        return Verifier(
+            projection(),
+            index,
+            event_store=self.event_store,
+            read_store=self.read_store,
+            registry=self.application.registry,
+            until=head,
+            parked={each.key: each.position for each in parked},
+            skipped=[(each.key, each.position) for each in skipped],
+            share=share,
+            seed=seed,
+            block_size=self.settings.block_size_max,
+            on_progress=on_progress,
+        )
+
+    async def explainer(
+        self, projection: type[Projection], *, on_progress: Callable[[int, int], None] = silent
+    ) -> Explainer:
+        """What explains documents of the generation that is read here; see `Explainer`."""
+        index = await self.reader.index(projection)
+        skipped = await self.checkpoints.skipped(index.name)
+        return Explainer(
+            projection(),
+            index,
+            event_store=self.event_store,
+            read_store=self.read_store,
+            registry=self.application.registry,
+            skipped=[(each.key, each.position) for each in skipped],
+            block_size=self.settings.block_size_max,
+            on_progress=on_progress,
+        )
+
     async def close(self) -> None:
         """Finish the accepted commands, then stop the projections."""
         await self.executor.stop()
@@ -255,7 +305,7 @@ class Runtime:
         """Raise RebuildRequired now, not at the first request, if documents have other fields than the code."""
         generations = await self.checkpoints.generations()
         for projection in self.application.projections:
-            generation_for(projection, code_of(projection), generations)
+            generation_for(projection, fingerprint_of(projection), generations)
 
 
 def _collect_garbage_rarely(threshold_objects: int) -> None:

@@ -13,11 +13,11 @@ from typing import Protocol
 
 import msgspec
 
+from cqrskit.fingerprint import Fingerprint
 from cqrskit.partition import Partition
 
 __all__ = [
     "Checkpoints",
-    "Code",
     "Generation",
     "GenerationState",
     "Lease",
@@ -35,13 +35,6 @@ class GenerationState(StrEnum):
     READY = "ready"
     LIVE = "live"
     RETIRED = "retired"
-
-
-class Code(msgspec.Struct, frozen=True):
-    """Fingerprints of a projection's code: of the fields of its documents, and of all that its folds do."""
-
-    shape: str
-    folds: str
 
 
 class PartitionProgress(msgspec.Struct, frozen=True):
@@ -67,7 +60,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     state: GenerationState
     index_identity: str
-    code: Code
+    code: Fingerprint
     mixed: bool
     rolled_back: bool
     paused: bool
@@ -89,7 +82,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
         """A search sees every event up to here."""
         return min((partition.visible_position for partition in self.partitions), default=0)
 
-    def fits(self, code: Code) -> bool:
+    def fits(self, code: Fingerprint) -> bool:
         """Whether all its documents were folded by this code."""
         return self.code == code and not self.mixed
 
@@ -139,7 +132,9 @@ class Checkpoints(Protocol):
     async def generations(self) -> Sequence[Generation]:
         """All generations of all projections, ordered by projection and number."""
 
-    async def create_generation(self, projection: str, state: GenerationState, code: Code, partitions: int) -> int:
+    async def create_generation(
+        self, projection: str, state: GenerationState, code: Fingerprint, partitions: int
+    ) -> int:
         """Begin another generation at position 0 and return its number.
 
         A live one only where no generation is live; one that is being built only where none is coming: else the number
@@ -155,7 +150,7 @@ class Checkpoints(Protocol):
     async def set_mixed(self, projection: str, generation: int) -> None:
         """Note that other code than the generation's folds into it."""
 
-    async def adopt(self, projection: str, generation: int, code: Code) -> None:
+    async def adopt(self, projection: str, generation: int, code: Fingerprint) -> None:
         """Note that all its documents are what this code would have folded."""
 
     async def set_ready(self, projection: str, generation: int, events_per_second: float) -> None:

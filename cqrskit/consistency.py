@@ -11,9 +11,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from cqrskit.checkpoints import Checkpoints, Code, Generation, Lease
+from cqrskit.checkpoints import Checkpoints, Generation, Lease
 from cqrskit.errors import DocumentParked, NotYetVisible
-from cqrskit.generations import code_of, generation_for, index_of
+from cqrskit.fingerprint import Fingerprint, fingerprint_of
+from cqrskit.generations import generation_for, index_of
 from cqrskit.projection import Projection
 from cqrskit.query import Query
 from cqrskit.read_store import IndexSpec, Page, ReadStore, Stored
@@ -64,7 +65,7 @@ class Positions:
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
-        self._codes: dict[type[Projection], Code] = {}
+        self._codes: dict[type[Projection], Fingerprint] = {}
         self._generations: Sequence[Generation] = ()
         self._parked: dict[tuple[str, int], dict[str, int]] = {}
         self._here: dict[tuple[str, int, str, int], dict[int, _Here]] = {}
@@ -114,7 +115,7 @@ class Positions:
     def _standing(self, projection: type[Projection]) -> Standing:
         code = self._codes.get(projection)
         if code is None:
-            code = self._codes[projection] = code_of(projection)
+            code = self._codes[projection] = fingerprint_of(projection)
         generation = generation_for(projection, code, self._generations)
         if generation is None:
             return Standing(projection.index(1), 0, 0, {})

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from cqrskit.document_codec import ID_BYTES_MAX, Unstorable, check_id
-from cqrskit.errors import EventDecodeError
+from cqrskit.errors import EventDecodeError, UnknownEventType
 from cqrskit.event_versions import base_of
 from cqrskit.events import EventRegistry, RecordedEvent
 from cqrskit.partition import WHOLE, Partition, partition_of
@@ -158,6 +158,8 @@ class Folding:
         try:
             event = self._decode(recorded)
             found = [(fold, key) for fold in plan.folds for key in _keys_of(fold, event, recorded)]
+        except UnknownEventType:
+            raise
         except EventDecodeError as error:
             reason = str(error)
         except Exception as error:

@@ -8,18 +8,13 @@ ones with the new, until the old are gone, and nobody reads documents that it do
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from cqrskit.checkpoints import Code, Generation, GenerationState
-from cqrskit.document import shape_of
+from cqrskit.checkpoints import Generation, GenerationState
 from cqrskit.errors import RebuildRequired
+from cqrskit.fingerprint import Fingerprint
 from cqrskit.projection import Projection
 from cqrskit.read_store import IndexSpec
 
-__all__ = ["code_of", "coming_generation", "generation_for", "index_of", "live_generation", "previous_generation"]
-
-
-def code_of(projection: type[Projection]) -> Code:
-    """Fingerprints of a projection's code."""
-    return Code(shape_of(projection.document).fingerprint, f"revision {projection.revision}")
+__all__ = ["coming_generation", "generation_for", "index_of", "live_generation", "previous_generation"]
 
 
 def index_of(projection: type[Projection], generation: Generation) -> IndexSpec:
@@ -27,7 +22,9 @@ def index_of(projection: type[Projection], generation: Generation) -> IndexSpec:
     return projection.index(generation.number)
 
 
-def generation_for(projection: type[Projection], code: Code, generations: Sequence[Generation]) -> Generation | None:
+def generation_for(
+    projection: type[Projection], code: Fingerprint, generations: Sequence[Generation]
+) -> Generation | None:
     """The generation of this projection that a program with this code reads and moves; None if there is none yet.
 
     That is the live one if it was folded by this code; else the newest that was, unless it was rolled back; else the

@@ -61,6 +61,7 @@ class Fold(msgspec.Struct, frozen=True):
     creates: bool
     apply: Callable[..., Any]
     method: str
+    event_class: type[Any]
     takes_key: bool = False
 
     @property
@@ -161,7 +162,7 @@ def folds_of(projection: Projection) -> dict[str, tuple[Fold, ...]]:
                     raise DefinitionError(f"{where}: {event_class!r} is not an event of an aggregate")
                 for stored_name in stored_names_of(event_class):
                     method = getattr(projection, attribute)
-                    fold = Fold(stored_name, mark.key, mark.creates, method, attribute, takes_key)
+                    fold = Fold(stored_name, mark.key, mark.creates, method, attribute, event_class, takes_key)
                     others = folds.setdefault(stored_name, [])
                     _check_beside(where, fold, others)
                     others.append(fold)

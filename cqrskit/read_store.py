@@ -111,6 +111,9 @@ class ReadStore(Protocol):
     async def ping(self) -> None:
         """Return if the server answers and can be used; raise ServerUnavailable or ConfigurationError if not."""
 
+    async def identity(self) -> str:
+        """Which store this is: the same in all programs that use it, and another for another server of its kind."""
+
     async def prepare(self, index: IndexSpec) -> str:
         """Make the index if it is missing, and return its identity, which no other index ever has.
 
@@ -146,7 +149,11 @@ class ReadStore(Protocol):
         """Those of the documents that exist, as last written, deleted ones (with their version) included."""
 
     async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
-        """Write documents in bulk; one outcome for each change, in order. Each id occurs at most once."""
+        """Write documents in bulk; one outcome for each change, in order. Each id occurs at most once.
+
+        ReadStoreError when the index is gone, or, here or in the next `refresh`, when it is not the one that was
+        prepared: somebody has removed it and another process has made it anew.
+        """
 
     async def refresh(self, index: IndexSpec) -> None:
         """Let searches see everything that was written before."""

@@ -15,10 +15,11 @@ from typing import Protocol
 
 import msgspec
 
-from cqrskit.checkpoints import Checkpoints, Code, Generation, GenerationState, Lease
+from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease
 from cqrskit.errors import ConfigurationError, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore
-from cqrskit.generations import code_of, coming_generation, live_generation, previous_generation
+from cqrskit.fingerprint import Fingerprint, fingerprint_of
+from cqrskit.generations import coming_generation, live_generation, previous_generation
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
@@ -96,7 +97,7 @@ class Rebuild:
         """`parts` and `projection` are of the code that the new documents are for."""
         self.projection = projection
         self._parts = parts
-        self._code: Code = code_of(projection)
+        self._code: Fingerprint = fingerprint_of(projection)
         self._begun_at = time.monotonic()
         self._begun_from = 0
 
@@ -207,7 +208,10 @@ async def _generations(parts: Parts, projection: type[Projection]) -> Sequence[G
 
 
 async def build_slice(parts: Parts, projection: type[Projection], generation: int, partition: int) -> None:
-    """Fold one slice from its checkpoint up to the head of the log. Raises ProjectionStopped if somebody else does."""
+    """Fold one slice from its checkpoint up to where the log ends at the call, or further.
+
+    Raises ProjectionStopped if somebody else does.
+    """
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD_OBJECTS, 20, 50)
     lease = await _claimed(parts, projection, generation, partition)
@@ -219,7 +223,8 @@ async def build_slice(parts: Parts, projection: type[Projection], generation: in
     async with _renewed(parts, [lease]):
         try:
             await projector.open()
-            while not await projector.step():
+            goal = await parts.event_store.head()
+            while not await projector.step() and projector.position < goal:
                 continue
         finally:
             await projector.stop()

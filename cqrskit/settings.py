@@ -31,7 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Postgres to use, as a libpq URL. Unset: an embedded Postgres in `data_folder`."""
     elasticsearch_url: str | None = None
     """Elasticsearch to keep read models in; several hosts separated by commas. Unset: read models live in Postgres."""
-    elasticsearch_api_key: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    elasticsearch_api_key: Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$")] | None = None
     """API key to show to Elasticsearch, in its encoded form. Unset: user and password of the URL, if it has them."""
     elasticsearch_ca_file: str | None = None
     """PEM file of the authorities whose certificates are trusted for Elasticsearch. Unset: the public ones."""

@@ -8,7 +8,8 @@ import msgspec
 from cqrskit.checkpoints import Generation
 from cqrskit.errors import RebuildRequired
 from cqrskit.event_store import EventStore
-from cqrskit.generations import code_of, coming_generation, generation_for, live_generation
+from cqrskit.fingerprint import fingerprint_of
+from cqrskit.generations import coming_generation, generation_for, live_generation
 from cqrskit.projection import Projection
 from cqrskit.read_store import ReadStore
 from cqrskit.settings import Settings
@@ -97,7 +98,7 @@ OTHER_FOLDS = (
 
 def _generation(projection: type[Projection], own: Sequence[Generation]) -> tuple[Generation | None, str | None]:
     """The generation that this code works with, and why it should be built anew."""
-    code = code_of(projection)
+    code = fingerprint_of(projection)
     try:
         generation = generation_for(projection, code, own)
     except RebuildRequired:

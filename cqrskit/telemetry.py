@@ -21,6 +21,7 @@ LOG_EVENTS = {
     "executor.commit_unknown": "a commit's answer was lost; the log is asked whether it took effect",
     "executor.handler_failed": "a handler raised something other than Rejected; the command changed nothing",
     "listener.disconnected": "the connection that wakes followers was lost; they poll until it is back",
+    "listener.polls": "a connection pooler stands before Postgres, so followers are not woken; they poll",
     "notifier.disconnected": "the connection that sends wake-ups was lost; followers poll until it is back",
     "projector.key_parked": "a document's fold failed; its key is set aside and the projection goes on",
     "projector.key_retried": "a parked key was tried again and is level; its events wait no longer",

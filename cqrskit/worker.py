@@ -7,7 +7,6 @@ could lose.
 """
 
 import asyncio
-import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -16,9 +15,10 @@ from uuid import uuid4
 import msgspec
 import structlog
 
-from cqrskit.checkpoints import Checkpoints, Code, Generation, GenerationState, Lease, WorkerSeen
+from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease, WorkerSeen
 from cqrskit.errors import CqrskitError, LeaseLost, ServerUnavailable
-from cqrskit.generations import code_of, generation_for
+from cqrskit.fingerprint import Fingerprint, fingerprint_of
+from cqrskit.generations import generation_for
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
@@ -63,7 +63,7 @@ class Worker:
         self.failures: dict[str, str] = {}
         """Why partitions of a projection, by its name, cannot go on here."""
         self._projections = {projection.name: projection for projection in projections}
-        self._codes: dict[str, Code] = {name: code_of(each) for name, each in self._projections.items()}
+        self._codes: dict[str, Fingerprint] = {name: fingerprint_of(each) for name, each in self._projections.items()}
         self._read_store = read_store
         self._checkpoints = checkpoints
         self._settings = settings
@@ -170,9 +170,11 @@ class Worker:
         }
 
     def _share(self, partitions: int, workers: Sequence[WorkerSeen]) -> int:
-        """How many partitions a worker should have, if all that do the same have as many."""
-        alike = [each for each in workers if set(each.projections) & self._projections.keys()]
-        return math.ceil(partitions / max(len(alike), 1))
+        """How many partitions are ours: all have as many, and the first ones by name one more if some are left."""
+        alike = sorted({each.worker for each in workers if set(each.projections) & self._projections.keys()})
+        each_has, left_over = divmod(partitions, max(len(alike), 1))
+        rank = alike.index(self.name) if self.name in alike else 0
+        return each_has + (rank < left_over)
 
     # --- leases
 

@@ -8,7 +8,6 @@ from uuid import UUID
 import msgspec
 
 from cqrskit import RecordedEvent, Runtime
-from cqrskit.testing import differences_from_log
 from example_ledger.accounts import Account, MoneyMoved
 from example_ledger.money import AMOUNT_MAX, available_of, balance_of
 from example_ledger.transfers import Transfer
@@ -155,7 +154,8 @@ async def check_books(
 
 async def _check_documents(runtime: Runtime, report: CheckReport, head: int) -> None:
     for projection in runtime.application.projections:
-        for difference in await differences_from_log(runtime, projection, until=head):
+        verifier = await runtime.verifier(projection, until=head)
+        async for difference in verifier.differences():
             if len(report.violations) < VIOLATIONS_MAX:
                 message = f"{difference.projection} {difference.id} is {difference.found}, {difference.expected} is due"
                 report.violations.append(Violation(10, head, message))

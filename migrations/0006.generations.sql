@@ -16,6 +16,7 @@ COMMENT ON COLUMN projections.paused_at IS 'Since then no worker moves it; NULL 
 CREATE TABLE generations (
     projection text COLLATE "C" NOT NULL REFERENCES projections (name),
     generation integer NOT NULL CHECK (generation > 0),
+    store text COLLATE "C" NOT NULL,
     state text COLLATE "C" NOT NULL CHECK (state IN ('building', 'ready', 'live', 'retired')),
     index_identity text COLLATE "C" NOT NULL DEFAULT '',
     shape text COLLATE "C" NOT NULL,
@@ -29,9 +30,10 @@ CREATE TABLE generations (
     PRIMARY KEY (projection, generation)
 );
 
-CREATE UNIQUE INDEX generations_live ON generations (projection) WHERE state = 'live';
-CREATE UNIQUE INDEX generations_coming ON generations (projection) WHERE state IN ('building', 'ready');
+CREATE UNIQUE INDEX generations_live ON generations (projection, store) WHERE state = 'live';
+CREATE UNIQUE INDEX generations_coming ON generations (projection, store) WHERE state IN ('building', 'ready');
 
+COMMENT ON COLUMN generations.store IS 'The read store that its index is in: each store has a live generation of its own.';
 COMMENT ON COLUMN generations.index_identity IS 'The one index whose documents the checkpoints speak of.';
 COMMENT ON COLUMN generations.shape IS 'Fingerprint of the fields of its documents.';
 COMMENT ON COLUMN generations.folds IS 'Fingerprint of the code that folded it from the beginning.';

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 import rich_click as click
 
 from cqrskit.cli.events import events_command
+from cqrskit.cli.explain import explain_command
 from cqrskit.cli.migrate import migrate_command
 from cqrskit.cli.project import project_command
 from cqrskit.cli.rebuild import rebuild_command, rebuild_slice_command, rollback_command
@@ -12,6 +13,7 @@ from cqrskit.cli.running import run_group
 from cqrskit.cli.schema import schema_group
 from cqrskit.cli.serve import serve_command
 from cqrskit.cli.status import status_command
+from cqrskit.cli.verify import verify_command
 
 __all__ = ["cqrskit_group", "main"]
 
@@ -49,6 +51,8 @@ for _command in (
     rebuild_command,
     rebuild_slice_command,
     rollback_command,
+    verify_command,
+    explain_command,
 ):
     cqrskit_group.add_command(_command)
 

@@ -13,6 +13,7 @@ from cqrskit.application import Application, Runtime
 from cqrskit.checkpoints import Generation, GenerationState
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, die_with_parent, json_option, run
+from cqrskit.cli.verify import line_of, verified
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError
 from cqrskit.generations import live_generation
@@ -25,6 +26,8 @@ __all__ = ["rebuild_command", "rebuild_slice_command", "rollback_command"]
 
 POLL_INTERVAL_SECONDS = 0.25
 SLICES_MAX = 64
+SAMPLED_KEYS = 1_000
+"""About so many documents are compared by a sample."""
 
 
 class _Wanted(msgspec.Struct, frozen=True):
@@ -123,8 +126,8 @@ async def _rebuild(runtime: Runtime, projection: type[Projection], wanted: _Want
     async with Tail(runtime, projection, generation).running() as tail:
         with ProgressBar(f"{projection.name}: catching up", 1, quiet=wanted.as_json) as bar:
             position = await tail.level(lambda done, total: bar.show(done, total=total))
-        differences = await _verified(runtime, projection, generation, wanted)
         generation = await work.generation()
+        differences = await _verified(runtime, projection, generation, wanted)
         own = [each for each in await runtime.checkpoints.generations() if each.projection == projection.name]
         live = live_generation(own)
         parked = generation.parked_keys
@@ -143,8 +146,19 @@ async def _rebuild(runtime: Runtime, projection: type[Projection], wanted: _Want
 
 
 async def _verified(runtime: Runtime, projection: type[Projection], generation: Generation, wanted: _Wanted) -> int:
-    """Number of documents that are not what the log says; they are told on standard error."""
-    return 0
+    """Number of documents that are not what the log says; the first of them are told on standard error."""
+    if wanted.verify == "none":
+        return 0
+    share = 1.0
+    if wanted.verify == "sample":
+        share = min(1.0, SAMPLED_KEYS / max(1, await runtime.read_store.count(projection.index(generation.number))))
+    seed = generation.number
+    result = await verified(runtime, projection, generation, share=share, seed=seed, quiet=wanted.as_json)
+    for difference in result.differences:
+        _tell(line_of(difference))
+    if result.differences_count:
+        _tell(f"{result.differences_count:,} documents are not what the log says, so they do not go live")
+    return result.differences_count
 
 
 # --- slices

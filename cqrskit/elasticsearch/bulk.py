@@ -15,7 +15,7 @@ import msgspec
 from elasticsearch import ApiError
 
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id
-from cqrskit.elasticsearch.connection import BLOCKED, Connection, is_busy, is_busy_status
+from cqrskit.elasticsearch.connection import BLOCKED, Connection, is_busy, is_busy_status, reason_of
 from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD
 from cqrskit.errors import ReadStoreError, ServerUnavailable
 from cqrskit.read_store import Change, Outcome
@@ -102,14 +102,19 @@ class BulkWriter:
             yield part
 
     async def _write_part(self, alias: str, part: list[Item], outcomes: list[Outcome | None]) -> None:
-        """Send a part until each of its items has an outcome. What is too large for the server is halved."""
+        """Send a part until each of its items has an outcome. What is too large for the server is halved.
+
+        It is given up after some attempts in a row that came to nothing.
+        """
         busy = _Busy("")
-        for attempt in range(ATTEMPTS_MAX):
+        attempt = 0
+        while attempt < ATTEMPTS_MAX:
             if attempt:
                 await _pause(attempt, busy.retry_after_seconds)
             answers = await self._send(alias, b"".join(lines for _, lines in part))
             if isinstance(answers, _Busy):
                 busy = answers
+                attempt += 1
                 continue
             if answers is None:
                 await self._write_halves(alias, part, outcomes)
@@ -124,6 +129,7 @@ class BulkWriter:
                     outcomes[item[0]] = outcome
             if not again:
                 return
+            attempt = 1 if len(again) < len(part) else attempt + 1
             part = again
         raise self._unavailable(f"{len(part)} documents were not taken, again and again ({busy.reason})")
 
@@ -150,8 +156,8 @@ class BulkWriter:
             cause = error.__cause__
             if isinstance(cause, ApiError) and cause.status_code == TOO_LARGE:
                 return None
-            if isinstance(cause, ApiError) and isinstance(error, ServerUnavailable) and is_busy(cause):
-                return _Busy(error.reason, _retry_after_seconds(cause))
+            if isinstance(cause, ApiError) and is_busy(cause) and self._connection.circuit.state == "closed":
+                return _Busy(reason_of(cause), _retry_after_seconds(cause))
             raise
         answers: list[Any] = response["items"]
         return answers

@@ -1,5 +1,6 @@
 """The connection to a cluster: its hosts, who we are, whom we trust, and what failed requests mean."""
 
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ TOO_MANY, SERVER_ERROR = 429, 500
 GONE_STATUSES = (502, 503, 504)
 CREDENTIALS_STATUSES = (401, 403)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+VERIFICATION = re.compile(r"certificate verify failed: [^(]*[^( ]")
 VARIABLE = "CQRSKIT_ELASTICSEARCH_"
 
 
@@ -138,11 +140,15 @@ def reason_of(error: TransportError | ApiError) -> str:
         found = body.get("error") if isinstance(body, dict) else None
         reason = found.get("reason") if isinstance(found, dict) else None
         return f"{error.status_code} {error.error}" + (f": {reason}" if reason else "")
-    return (str(error.message).splitlines() or [type(error).__name__])[0]
+    if isinstance(error.__context__, ServerFingerprintMismatch):
+        return "its certificate has another fingerprint"
+    text = (str(error.message).splitlines() or [type(error).__name__])[0]
+    found = VERIFICATION.search(text)
+    return text if found is None else found[0]
 
 
 def _is_distrust(error: TransportError) -> bool:
-    return isinstance(error, SSLError) or any(isinstance(each, ServerFingerprintMismatch) for each in error.errors)
+    return isinstance(error, SSLError) or isinstance(error.__context__, ServerFingerprintMismatch)
 
 
 def _parsed(url: str) -> SplitResult:
@@ -192,28 +198,15 @@ def _check(hosts: list[SplitResult], access: Access, basic_auth: tuple[str, str]
         log.warning("elasticsearch.credentials_in_clear", hosts=in_clear, setting=f"{VARIABLE}URL")
 
 
-class _OnlyThisAuthority(ssl.SSLContext):
-    """Trusts the authorities of one file: the driver would add the public ones, and not check addresses by number."""
-
-    def trust(self, ca_file: str) -> None:
-        """Trust the certificates in this file."""
-        super().load_verify_locations(cafile=ca_file)
-
-    def load_verify_locations(self, *_: object, **__: object) -> None:
-        """Pass the driver's own list over."""
-
-
 def _trust(access: Access, *, tls: bool) -> dict[str, Any]:
     """The driver's options; whatever they are, a certificate is checked."""
     if not tls:
         return {}
     if access.certificate_fingerprint is not None:
         return {"ssl_assert_fingerprint": access.certificate_fingerprint.replace(":", "")}
-    if access.ca_file is None:
-        return {"ssl_context": ssl.create_default_context()}
-    context = _OnlyThisAuthority(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        context.trust(access.ca_file)
+        # A context of our own: with its options for a file, the driver trusts the public authorities as well, and does
+        # not look at a certificate's host where that is an address.
+        return {"ssl_context": ssl.create_default_context(cafile=access.ca_file)}
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(f"{VARIABLE}CA_FILE={access.ca_file} cannot be used: {error}") from error
-    return {"ssl_context": context}

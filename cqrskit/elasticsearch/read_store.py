@@ -79,6 +79,7 @@ class ElasticsearchReadStore:
             request_timeout_seconds=request_timeout_seconds,
         )
         self._points_in_time = PointsInTime(self._connection)
+        self._identities: dict[str, str] = {}
         self.client = self._connection.client
         self.circuit = self._connection.circuit
 
@@ -98,6 +99,11 @@ class ElasticsearchReadStore:
             address = self._connection.address
             raise ConfigurationError(f"Elasticsearch at {address} is version {number}; cqrskit needs 8.x")
 
+    async def identity(self) -> str:
+        """Which store this is: the cluster, whatever its address."""
+        with self._errors():
+            return f"elasticsearch {(await self.client.info())['cluster_uuid']}"
+
     async def prepare(self, index: IndexSpec) -> str:
         """Make the template, the index and its alias for writes if they are missing; see the port."""
         name = self.name_of(index)
@@ -111,8 +117,8 @@ class ElasticsearchReadStore:
         differences = shape_of(index.document).differences_from(found.get("fields", {}))
         if differences:
             raise RebuildRequired(index.name, index.generation, "; ".join(differences))
-        identity: str = found["identity"]
-        return identity
+        self._identities[name] = found["identity"]
+        return self._identities[name]
 
     async def _create(self, index: IndexSpec) -> None:
         name = self.name_of(index)
@@ -158,7 +164,7 @@ class ElasticsearchReadStore:
             await self.client.indices.put_settings(index=self.name_of(index), settings=settings)
 
     async def size_bytes(self, index: IndexSpec) -> int:
-        """The size of all shards and their copies, as of their last commit and refresh."""
+        """The size of all shards and their copies, as it was some ten seconds ago."""
         with self._errors():
             found = await self.client.options(ignore_status=404).indices.stats(
                 index=self.name_of(index), metric="store"
@@ -169,6 +175,7 @@ class ElasticsearchReadStore:
         """Remove the index, and its aliases with it."""
         with self._errors():
             await self.client.indices.delete(index=self.name_of(index), ignore_unavailable=True)
+        self._identities.pop(self.name_of(index), None)
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
         """One document as last written, refreshed or not."""
@@ -195,9 +202,17 @@ class ElasticsearchReadStore:
         return await self._bulk.write(self._write_alias(index), codec_of(index.document), changes)
 
     async def refresh(self, index: IndexSpec) -> None:
-        """Let searches see what was written."""
+        """Let searches see what was written, provided that it was written to the index that was prepared here."""
+        name = self.name_of(index)
         with self._errors():
-            await self.client.indices.refresh(index=self.name_of(index), ignore_unavailable=True)
+            await self.client.indices.refresh(index=name, ignore_unavailable=True)
+            if name not in self._identities:
+                return
+            client = self.client.options(ignore_status=404)
+            found = await client.indices.get_mapping(index=name, filter_path="*.mappings._meta")
+        meta = found.get(name, {}).get("mappings", {}).get("_meta", {}).get("cqrskit", {})
+        if meta.get("identity") != self._identities[name]:
+            raise ReadStoreError(f"index {name} was replaced while it was being written to: start again to fill it")
 
     async def search(self, index: IndexSpec, query: Query) -> Page:
         """A page of documents."""

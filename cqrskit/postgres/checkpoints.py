@@ -8,7 +8,6 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 
 from cqrskit.checkpoints import (
-    Code,
     Generation,
     GenerationState,
     Lease,
@@ -17,6 +16,7 @@ from cqrskit.checkpoints import (
     SkippedEvent,
     WorkerSeen,
 )
+from cqrskit.fingerprint import Fingerprint
 from cqrskit.partition import Partition
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
@@ -27,19 +27,29 @@ __all__ = ["PostgresCheckpoints"]
 class PostgresCheckpoints:
     """Where projections keep how far they are. Nothing here holds a session or a transaction open."""
 
-    def __init__(self, pool: AsyncPool, url: str) -> None:
+    def __init__(self, pool: AsyncPool, url: str, store: str) -> None:
+        """`store` is the read store that this program uses (`ReadStore.identity`): its generations are all we see."""
         self._pool = pool
+        self._store = store
         self._url = url
 
     # --- generations
 
     async def generations(self) -> Sequence[Generation]:
         """All generations of all projections."""
-        return [_generation(row) for row in await self._fetch("list_generations", {})]
+        return [_generation(row) for row in await self._fetch("list_generations", {"store": self._store})]
 
-    async def create_generation(self, projection: str, state: GenerationState, code: Code, partitions: int) -> int:
+    async def create_generation(
+        self, projection: str, state: GenerationState, code: Fingerprint, partitions: int
+    ) -> int:
         """Begin another generation, unless there is one of this kind; its number."""
-        values = {"projection": projection, "state": state.value, "shape": code.shape, "folds": code.folds}
+        values = {
+            "projection": projection,
+            "store": self._store,
+            "state": state.value,
+            "shape": code.shape,
+            "folds": code.folds,
+        }
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), values)
             found = await _rows(connection, "find_coming_or_live_generation", values)
@@ -77,7 +87,7 @@ class PostgresCheckpoints:
         """Note that other code than the generation's folds into it."""
         await self._execute("set_generation_mixed", {"projection": projection, "generation": generation})
 
-    async def adopt(self, projection: str, generation: int, code: Code) -> None:
+    async def adopt(self, projection: str, generation: int, code: Fingerprint) -> None:
         """Note that all its documents are what this code would have folded."""
         values = {"projection": projection, "generation": generation, "shape": code.shape, "folds": code.folds}
         await self._execute("adopt_generation", values)
@@ -89,7 +99,12 @@ class PostgresCheckpoints:
 
     async def swap(self, projection: str, generation: int, *, rolled_back: bool = False) -> bool:
         """Make the generation live and retire the live one; False if it is behind the live one."""
-        values = {"projection": projection, "generation": generation, "rolled_back": rolled_back}
+        values = {
+            "projection": projection,
+            "store": self._store,
+            "generation": generation,
+            "rolled_back": rolled_back,
+        }
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), values)
             seen = {bool(live): int(visible) for live, visible in await _rows(connection, "lock_checkpoints", values)}
@@ -282,7 +297,7 @@ def _generation(row: tuple[Any, ...]) -> Generation:
         number=number,
         state=GenerationState(state),
         index_identity=identity,
-        code=Code(shape, folds),
+        code=Fingerprint(shape, folds),
         mixed=mixed,
         rolled_back=rolled_back,
         paused=paused,

@@ -5,19 +5,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import psycopg
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from cqrskit.errors import ConfigurationError, MigrationRequired, ServerUnavailable
+from cqrskit.postgres.sql import statement
 
-__all__ = ["address_of", "connect", "connection_errors", "open_pool"]
+__all__ = ["address_of", "connect", "connection_errors", "is_pooled", "open_pool"]
 
-CONNECTION_OPTIONS = (
-    "-c timezone=UTC -c default_transaction_isolation=read\\ committed -c idle_in_transaction_session_timeout=60s"
-)
-"""Whatever the role or the database says: one who holds the log's head and is gone must not hold it for ever."""
+NEEDED_ISOLATION = "read committed"
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """A server that is gone without a word is noticed within half a minute; what the URL says comes first."""
 
@@ -59,16 +57,24 @@ def _first_line(error: BaseException) -> str:
 
 
 async def connect(url: str, *, timeout_seconds: float, name: str = "cqrskit") -> AsyncConnection[TupleRow]:
-    """A connection of one's own, in autocommit, known to the server by `name`. Raises ServerUnavailable."""
+    """A connection of one's own, in autocommit, known to the server by `name`.
+
+    Raises ServerUnavailable, or ConfigurationError if a pooler stands before a database with another isolation level.
+    """
     with connection_errors(url):
-        return await AsyncConnection.connect(
+        connection = await AsyncConnection.connect(
             url,
             autocommit=True,
             connect_timeout=max(1, round(timeout_seconds)),
-            options=CONNECTION_OPTIONS,
             application_name=name,
             **_keepalives(url),
         )
+        try:
+            await _begin_session(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
 
 async def open_pool(url: str, *, connections_max: int, timeout_seconds: float) -> AsyncPool:
@@ -80,7 +86,8 @@ async def open_pool(url: str, *, connections_max: int, timeout_seconds: float) -
         max_size=connections_max,
         timeout=timeout_seconds,
         open=False,
-        kwargs={"autocommit": True, "options": CONNECTION_OPTIONS, **_keepalives(url)},
+        kwargs={"autocommit": True, **_keepalives(url)},
+        configure=_begin_session,
         name="cqrskit",
     )
     probe = await connect(url, timeout_seconds=timeout_seconds)
@@ -88,6 +95,32 @@ async def open_pool(url: str, *, connections_max: int, timeout_seconds: float) -
     with connection_errors(url):
         await pool.open(wait=True, timeout=timeout_seconds)
     return pool
+
+
+def is_pooled(connection: AsyncConnection[TupleRow] | Connection[TupleRow]) -> bool:
+    """Whether a pooler, such as PgBouncer, may give each transaction of this connection another session.
+
+    Nothing is prepared on such a connection, as the next session would not know of it.
+    """
+    return connection.prepare_threshold is None
+
+
+async def _begin_session(connection: AsyncConnection[TupleRow]) -> None:
+    """Set what a session of ours needs, and find out whether it is ours."""
+    cursor = await connection.execute(
+        statement("begin_session"), {"announced": connection.info.backend_pid}, prepare=False
+    )
+    row = await cursor.fetchone()
+    assert row is not None, "a SELECT without FROM has one row"
+    is_own, isolation = row[:2]
+    if is_own:
+        return
+    connection.prepare_threshold = None
+    if isolation != NEEDED_ISOLATION:
+        raise ConfigurationError(
+            f"the database's default isolation level is {isolation!r}, which cannot be set through the pooler that "
+            f"stands before it: run `ALTER ROLE … SET default_transaction_isolation = '{NEEDED_ISOLATION}'`"
+        )
 
 
 def _keepalives(url: str) -> dict[str, Any]:

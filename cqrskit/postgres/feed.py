@@ -6,7 +6,7 @@ import psycopg
 import structlog
 
 from cqrskit.errors import ServerUnavailable
-from cqrskit.postgres.connections import connect
+from cqrskit.postgres.connections import connect, is_pooled
 from cqrskit.postgres.sql import statement
 from cqrskit.tasks import end_tasks
 
@@ -56,7 +56,7 @@ class LogNotifier:
 
 
 class LogListener:
-    """Listens for the log's growth and sets the events of those who wait for it."""
+    """Listens for the log's growth and sets the events of those who wait for it. Behind a pooler nobody can listen."""
 
     def __init__(self, url: str, *, connect_timeout_seconds: float) -> None:
         self._url = url
@@ -89,6 +89,9 @@ class LogListener:
             try:
                 connection = await connect(self._url, timeout_seconds=self._connect_timeout_seconds)
                 async with connection:
+                    if is_pooled(connection):
+                        log.info("listener.polls")
+                        return
                     await connection.execute(statement("listen_to_log"))
                     self.wake()
                     async for _ in connection.notifies():

@@ -75,7 +75,7 @@ def require_migrated(url: str, timeout_seconds: float = 10.0) -> None:
 
 
 def _connect(url: str, timeout_seconds: float) -> psycopg.Connection[TupleRow]:
-    return psycopg.connect(url, connect_timeout=max(1, round(timeout_seconds)))
+    return psycopg.connect(url, connect_timeout=max(1, round(timeout_seconds)), prepare_threshold=None)
 
 
 def _open_backend(url: str) -> Any:
@@ -88,7 +88,7 @@ def _open_backend(url: str) -> Any:
         hostname=None,
         port=None,
         database=parts.pop("dbname", None) or parts.get("user"),
-        args=parts,
+        args={**parts, "prepare_threshold": None},  # behind a pooler the next transaction would not know a statement
     )
     backend = get_backend_class(YOYO_SCHEME)(address, default_migration_table)
     backend.init_database()

@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout, TooManyRequests
 
 from cqrskit.errors import ServerUnavailable
+from cqrskit.postgres.connections import is_pooled
 from cqrskit.postgres.migrate import migrate, require_migrated
 from cqrskit.postgres.recorder_settings import RecorderSettings
 from cqrskit.postgres.sql import statement
@@ -102,9 +103,11 @@ class RecorderDatabase:
 
     @contextmanager
     def listening_connection(self) -> Iterator[Connection[TupleRow]]:
-        """A connection beside the pool that hears of the log's growth. Raises the driver's errors."""
+        """A connection beside the pool that hears of the log's growth, but for poolers. Raises the driver's errors."""
         with psycopg.connect(self._settings.url(), **self._connection_options()) as connection:
-            connection.execute(statement("listen_to_log"))
+            self._configure(connection)
+            if not is_pooled(connection):
+                connection.execute(statement("listen_to_log"))
             yield connection
 
     def read(self, work: Work[T]) -> T:
@@ -130,7 +133,7 @@ class RecorderDatabase:
             done: list[T] = []
             try:
                 with self.connection() as connection:
-                    connection.execute("BEGIN")
+                    self._begin(connection)
                     done.append(work(connection))
                     self.commit(connection)
                 return done[0]
@@ -163,9 +166,23 @@ class RecorderDatabase:
             raise unknown from lost
 
     def _configure(self, connection: Connection[TupleRow]) -> None:
+        row = connection.execute(statement("read_server_process"), prepare=False).fetchone()
+        if row != (connection.info.backend_pid,):
+            connection.prepare_threshold = None  # a pooler: from here on `is_pooled` says so
+        else:
+            self._limit(connection, local=False)
+
+    def _begin(self, connection: Connection[TupleRow]) -> None:
+        """Begin a transaction with the time limits of the settings; a pooler's sessions do not keep them."""
+        connection.execute("BEGIN")
+        if is_pooled(connection):
+            self._limit(connection, local=True)
+
+    def _limit(self, connection: Connection[TupleRow], *, local: bool) -> None:
         values = {
             "idle_milliseconds": str(round(self._settings.idle_in_transaction_timeout_seconds * 1000)),
             "lock_milliseconds": str(round(self._settings.lock_timeout_seconds * 1000)),
+            "local": local,
         }
         connection.execute(statement("set_session_timeouts"), values)
 

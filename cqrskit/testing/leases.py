@@ -2,7 +2,7 @@
 
 from cqrskit.application import Runtime
 from cqrskit.checkpoints import GenerationState, Lease
-from cqrskit.generations import code_of
+from cqrskit.fingerprint import fingerprint_of
 from cqrskit.projection import Projection
 
 __all__ = ["leased"]
@@ -12,7 +12,7 @@ async def leased(runtime: Runtime, projection: type[Projection], partition: int 
     """A lease on a partition of the live generation, which is made if there is none. Nobody else may hold one."""
     checkpoints = runtime.checkpoints
     number = await checkpoints.create_generation(
-        projection.name, GenerationState.LIVE, code_of(projection), projection.partitions
+        projection.name, GenerationState.LIVE, fingerprint_of(projection), projection.partitions
     )
     identity = await runtime.read_store.prepare(projection.index(number))
     await checkpoints.set_index(projection.name, number, identity)

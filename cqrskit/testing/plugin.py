@@ -7,6 +7,9 @@ from uuid import uuid4
 
 import pytest
 
+from cqrskit.errors import ConfigurationError
+from cqrskit.testing.pgbouncer import PgBouncer
+from cqrskit.testing.restartable_elasticsearch import RestartableElasticsearch
 from cqrskit.testing.restartable_postgres import RestartablePostgres
 from cqrskit.testing.servers import ElasticsearchServer, PostgresServer
 
@@ -14,13 +17,18 @@ __all__ = [
     "elasticsearch_server",
     "elasticsearch_url",
     "index_prefix",
+    "pgbouncer",
+    "pgbouncer_dsn",
     "postgres_dsn",
     "postgres_server",
+    "restartable_elasticsearch",
+    "restartable_elasticsearch_url",
     "restartable_postgres",
     "restartable_postgres_dsn",
 ]
 
 WITHOUT_ELASTICSEARCH = "CQRSKIT_TEST_WITHOUT_ELASTICSEARCH"
+ELASTICSEARCHES = {"elasticsearch_server", "restartable_elasticsearch"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     if os.environ.get("CI"):
         raise pytest.UsageError(f"{WITHOUT_ELASTICSEARCH} is set, but in CI every test runs: unset it")
-    needing = [item for item in items if "elasticsearch_server" in getattr(item, "fixturenames", ())]
+    needing = [item for item in items if ELASTICSEARCHES.intersection(getattr(item, "fixturenames", ()))]
     config.hook.pytest_deselected(items=needing)
     items[:] = [item for item in items if item not in needing]
 
@@ -59,6 +67,26 @@ def postgres_dsn(postgres_server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def pgbouncer(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+    """A PgBouncer in transaction mode before the session's Postgres; none to be had is a skip, in CI a failure."""
+    bouncer = PgBouncer(postgres_server.url)
+    try:
+        bouncer.start()
+    except ConfigurationError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    yield bouncer
+    bouncer.stop()
+
+
+@pytest.fixture
+def pgbouncer_dsn(pgbouncer: PgBouncer, postgres_dsn: str) -> str:
+    """URL of the test's own database by way of PgBouncer."""
+    return pgbouncer.url_of(postgres_dsn)
+
+
+@pytest.fixture(scope="session")
 def restartable_postgres() -> Iterator[RestartablePostgres]:
     """A Postgres for this session that tests may stop, kill and start again; see `restartable_postgres_dsn`."""
     server = RestartablePostgres().start()
@@ -74,6 +102,21 @@ def restartable_postgres_dsn(restartable_postgres: RestartablePostgres) -> Itera
     yield url
     restartable_postgres.start_again()
     restartable_postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def restartable_elasticsearch() -> Iterator[RestartableElasticsearch]:
+    """A small Elasticsearch for this session that tests may stop, kill and start again; it takes 20 s and 1 GB."""
+    server = RestartableElasticsearch().start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def restartable_elasticsearch_url(restartable_elasticsearch: RestartableElasticsearch) -> str:
+    """Its URL. It runs at the test's begin, whatever the test before did; keep to your `index_prefix` on it."""
+    restartable_elasticsearch.start_again()
+    return restartable_elasticsearch.url
 
 
 @pytest.fixture

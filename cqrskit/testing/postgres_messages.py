@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 
@@ -24,6 +25,7 @@ KINDS = {
     b"p": "Password",
 }
 SSL_REQUEST, GSS_REQUEST, CANCEL_REQUEST = 80_877_103, 80_877_104, 80_877_102
+M = TypeVar("M")
 COMMIT = re.compile(r"(^|;)\s*(COMMIT|END)\b", re.IGNORECASE)
 
 
@@ -54,11 +56,11 @@ def says(words: str) -> Match:
     return lambda message: message.kind in ("Query", "Execute") and wanted in message.statement.lower()
 
 
-def every(count: int, match: Match) -> Match:
+def every(count: int, match: Callable[[M], bool]) -> Callable[[M], bool]:
     """Matches each `count`-th of the messages that `match` matches."""
     seen = 0
 
-    def counted(message: ClientMessage) -> bool:
+    def counted(message: M) -> bool:
         nonlocal seen
         if not match(message):
             return False

@@ -1,15 +1,15 @@
 """Real servers for tests and for the demo: started here, gone with whoever started them."""
 
 import os
-import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import LiteralString, Self
 from urllib.parse import urlsplit, urlunsplit
@@ -18,18 +18,17 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
-from cqrskit.cli.running import die_with_parent
 from cqrskit.embedded import EmbeddedPostgres
 from cqrskit.errors import ServerUnavailable
 from cqrskit.postgres.migrate import migrate
 from cqrskit.testing.elasticsearch_archive import elasticsearch_home
+from cqrskit.testing.server_process import free_port, start_process, unprivileged_user
 
 __all__ = ["ElasticsearchServer", "PostgresServer"]
 
 START_TIMEOUT_SECONDS = 180
 STOP_TIMEOUT_SECONDS = 30
 TEMPLATE = "cqrskit_template"
-UNPRIVILEGED_USER = "nobody"
 FILE_OPTIONS = ("-Xlog:gc", "HeapDump", "ErrorFile")
 """Java options that would write into the installation, which others share."""
 
@@ -90,11 +89,13 @@ class PostgresServer:
 class ElasticsearchServer:
     """An Elasticsearch: ``ELASTICSEARCH_URL`` if it is set, otherwise one of our own on a free port.
 
-    Our own one runs unprivileged, keeps its data in a temporary folder, and dies with the thread's process.
+    Our own one runs unprivileged, keeps its data in a temporary folder, and is gone with this process.
+    `settings` are added to its elasticsearch.yml.
     """
 
-    def __init__(self, *, heap_megabytes: int = 1024) -> None:
+    def __init__(self, *, heap_megabytes: int = 1024, settings: Mapping[str, object] | None = None) -> None:
         self.url = ""
+        self._settings = dict(settings or {})
         self._heap_megabytes = heap_megabytes
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
@@ -102,20 +103,12 @@ class ElasticsearchServer:
     def start(self) -> Self:
         """Start it and wait until it answers. Raises ConfigurationError or ServerUnavailable."""
         self.url = os.environ.get("ELASTICSEARCH_URL", "")
-        if self.url:
-            return self
-        home = elasticsearch_home()
-        user = pwd.getpwnam(UNPRIVILEGED_USER).pw_uid if os.geteuid() == 0 else None
-        self._folder = folder = Path(tempfile.mkdtemp(prefix="cqrskit-elasticsearch-"))
-        port = _free_port()
-        self._configure(home, folder, port)
-        if user is not None:
-            for path in (folder, *folder.rglob("*")):
-                os.chown(path, user, -1)
-        self._process = self._launch(home, folder, user)
-        self.url = f"http://127.0.0.1:{port}"
+        return self if self.url else self._start_own("http")
+
+    def _start_own(self, scheme: str) -> Self:
+        self._make(scheme)
         try:
-            self._wait()
+            self._launch()
         except BaseException:
             self.stop()
             raise
@@ -123,17 +116,34 @@ class ElasticsearchServer:
 
     def stop(self) -> None:
         """Stop our own server, and remove its files."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(STOP_TIMEOUT_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+        self._end()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+
+    def _make(self, scheme: str = "http") -> None:
+        """Make the folder and the address of a server of our own."""
+        home = elasticsearch_home()
+        self._folder = folder = Path(tempfile.mkdtemp(prefix="cqrskit-elasticsearch-"))
+        port = free_port()
+        self._configure(home, folder, port)
+        user = unprivileged_user()
+        if user is not None:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user, -1)
+        self.url = f"{scheme}://127.0.0.1:{port}"
+
+    def _end(self) -> None:
+        """End the server's processes as the system does when it shuts down."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(STOP_TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
 
     def _configure(self, home: Path, folder: Path, port: int) -> None:
         shutil.copytree(home / "config", folder / "config")
@@ -154,11 +164,15 @@ class ElasticsearchServer:
             "xpack.ml.enabled": "false",
             "ingest.geoip.downloader.enabled": "false",
             "cluster.routing.allocation.disk.threshold_enabled": "false",
+            **self._settings,
         }
         lines = [f"{name}: {value}" for name, value in settings.items()]
         (folder / "config" / "elasticsearch.yml").write_text("\n".join(lines) + "\n")
 
-    def _launch(self, home: Path, folder: Path, user: int | None) -> subprocess.Popen[bytes]:
+    def _launch(self) -> None:
+        """Start the server in its folder and wait until it answers. Raises ServerUnavailable."""
+        assert self._folder is not None
+        folder = self._folder
         heap = f"-Xms{self._heap_megabytes}m -Xmx{self._heap_megabytes}m"
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -167,19 +181,8 @@ class ElasticsearchServer:
             "ES_JAVA_OPTS": heap,
             "HOME": str(folder),
         }
-        with (folder / "out.log").open("wb") as out:
-            return subprocess.Popen(
-                [str(home / "bin" / "elasticsearch")],
-                cwd=folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-                user=user,
-                extra_groups=[] if user is not None else None,
-            )
+        self._process = start_process([str(elasticsearch_home() / "bin" / "elasticsearch")], folder, environment)
+        self._wait()
 
     def _wait(self) -> None:
         assert self._process is not None
@@ -187,16 +190,13 @@ class ElasticsearchServer:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                with urllib.request.urlopen(f"{self.url}/_cluster/health?wait_for_status=green", timeout=5):
+                with self._request("/_cluster/health?wait_for_status=green"):
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
         lines = (self._folder / "out.log").read_text(errors="replace").splitlines()[-5:]
         raise ServerUnavailable("Elasticsearch", self.url, "it did not start: " + " | ".join(lines))
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    def _request(self, path: str) -> AbstractContextManager[object]:
+        answer: AbstractContextManager[object] = urllib.request.urlopen(f"{self.url}{path}", timeout=5)
+        return answer

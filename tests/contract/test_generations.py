@@ -1,11 +1,15 @@
 """Both read stores keep generations apart, show one of them, and fill them quickly."""
 
+from collections.abc import AsyncIterator
+
 import psycopg
 import pytest
 from psycopg import sql
 
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.errors import ConfigurationError
+from cqrskit.postgres.connections import open_pool
+from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.read_store import IndexSpec, ReadStore
 from cqrskit.testing.generation_contract import GenerationContract
 from cqrskit.testing.read_store_contract import Thing
@@ -16,6 +20,12 @@ class TestGenerationsInPostgres(GenerationContract):
     def store(self, postgres_store: ReadStore, postgres_dsn: str, index_prefix: str) -> ReadStore:
         self.dsn, self.prefix = postgres_dsn, index_prefix
         return postgres_store
+
+    @pytest.fixture
+    async def another_store(self, postgres_dsn: str, index_prefix: str) -> AsyncIterator[ReadStore]:
+        pool = await open_pool(postgres_dsn, connections_max=2, timeout_seconds=10)
+        yield PostgresReadStore(pool, postgres_dsn, index_prefix)
+        await pool.close()
 
     async def live_documents(self, index: IndexSpec) -> int | None:
         async with await psycopg.AsyncConnection.connect(self.dsn) as connection:
@@ -34,6 +44,12 @@ class TestGenerationsInElasticsearch(GenerationContract):
     def store(self, elasticsearch_store: ElasticsearchReadStore, index_prefix: str) -> ReadStore:
         self.client, self.prefix = elasticsearch_store.client, index_prefix
         return elasticsearch_store
+
+    @pytest.fixture
+    async def another_store(self, elasticsearch_url: str, index_prefix: str) -> AsyncIterator[ReadStore]:
+        store = ElasticsearchReadStore(elasticsearch_url, index_prefix, request_timeout_seconds=30)
+        yield store
+        await store.close()
 
     async def live_documents(self, index: IndexSpec) -> int | None:
         alias = f"{self.prefix}-{index.name}"

@@ -4,7 +4,7 @@ import asyncio
 from uuid import uuid4
 
 from cqrskit import Settings
-from cqrskit.testing import differences_from_log, eventually
+from cqrskit.testing import assert_projection_exact, eventually
 from tests.integration.counting import Counts, Grow, opened
 from tests.integration.running_processes import cqrskit, finish, start
 
@@ -38,5 +38,5 @@ async def test_a_killed_projector_goes_on_and_every_document_is_the_fold_of_the_
         finished = await cqrskit("project", "--app", COUNTING, "--until-level", variables=variables)
         assert finished.code == 0, finished.err
         assert await position() == await runtime.event_store.head()
-        assert await differences_from_log(runtime, Counts) == []
+        await assert_projection_exact(runtime, Counts)
         assert await runtime.read_store.count(Counts.index(1)) == 40

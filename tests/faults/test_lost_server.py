@@ -3,7 +3,7 @@
 from uuid import uuid4
 
 from cqrskit import Settings
-from cqrskit.testing import CuttableWire, differences_from_log, eventually
+from cqrskit.testing import CuttableWire, assert_projection_exact, eventually
 from tests.integration.counting import Counts, Grow, opened
 
 
@@ -34,4 +34,4 @@ async def _cut_and_mend_twice(wire: CuttableWire, postgres_dsn: str, index_prefi
                 return status.visible_position == status.head and status.failure is None
 
             await eventually(level, timeout_seconds=30)
-        assert await differences_from_log(runtime, Counts) == []
+        await assert_projection_exact(runtime, Counts)

@@ -1,5 +1,6 @@
 """The fault kit does what it says: wires are cut where they should be, servers die and come back, disks fill up."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -82,6 +83,40 @@ async def test_a_late_commit_arrives_after_its_client_has_lost_the_connection(
     await eventually(lambda: notes(postgres_dsn) == [1])
 
 
+@pytest.mark.parametrize("prepare", [False, True])
+async def test_one_commit_is_delayed_while_others_go_on(wire: CuttableWire, postgres_dsn: str, prepare: bool) -> None:
+    slow, quick = await connect(wire), await connect(wire)
+    hold = wire.hold_at(commits)
+    committing = asyncio.create_task(commit_note(slow, 1, prepare=prepare))
+    await hold.reached()
+    await commit_note(quick, 2, prepare=prepare)
+    assert notes(postgres_dsn) == [2]
+    assert not committing.done()
+    hold.release()
+    await committing
+    assert notes(postgres_dsn) == [1, 2]
+    await commit_note(slow, 3, prepare=prepare)
+    assert hold.done == 1
+    await slow.close()
+    await quick.close()
+
+
+async def test_what_is_dropped_never_reaches_the_server(wire: CuttableWire, postgres_dsn: str) -> None:
+    connection = await connect(wire)
+    hold = wire.hold_at(says("insert into notes"))
+    writing = asyncio.create_task(connection.execute(INSERT, (1,)))
+    await hold.reached()
+    hold.drop()
+    with pytest.raises(OperationalError):
+        await writing
+    assert notes(postgres_dsn) == []
+
+
+async def test_a_hold_that_nobody_reaches_says_so(wire: CuttableWire) -> None:
+    with pytest.raises(AssertionError, match="0 messages were held"):
+        await wire.hold_at(commits).reached(timeout_seconds=0.05)
+
+
 async def test_statements_are_recognised_in_pipelines_and_counted(wire: CuttableWire, postgres_dsn: str) -> None:
     cut = wire.cut_at(every(2, says("insert into NOTES")), "delivered")
     for _ in range(2):
@@ -136,6 +171,8 @@ async def test_only_a_wire_to_postgres_knows_messages() -> None:
         assert wire.url.endswith("/path")
         with pytest.raises(ConfigurationError, match="no Postgres messages"):
             wire.cut_at(commits)
+        with pytest.raises(ConfigurationError, match="no Postgres messages"):
+            wire.hold_at(commits)
 
 
 def test_messages_are_recognised_in_pieces_of_any_size() -> None:

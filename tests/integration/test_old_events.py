@@ -9,7 +9,7 @@ import pytest
 
 from cqrskit import Query, Settings
 from cqrskit.errors import UnknownEventType
-from cqrskit.testing import differences_from_log, eventually
+from cqrskit.testing import assert_projection_exact, eventually
 from tests.integration.changed_bank import Balance, Balances, Credit, OldCredit, new_bank, old_bank
 from tests.integration.running_processes import Finished, cqrskit
 
@@ -50,7 +50,7 @@ async def test_new_code_loads_and_projects_what_old_code_has_written(settings: S
         assert stored.document == Balance(
             1201, ["EUR of Account.Credited", "EUR of Account.Credited", "EUR of Account.Credited@3"]
         )
-        assert await differences_from_log(runtime, Balances) == []
+        await assert_projection_exact(runtime, Balances)
     expected = ["Account.Opened", *["Account.Greeted", "Account.Credited"] * 2, "Account.Credited@3"]
     assert types_in_the_log(postgres_dsn) == expected
 

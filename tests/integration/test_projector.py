@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from cqrskit import NotYetVisible, Query, Runtime, Settings, Term
-from cqrskit.testing import differences_from_log, eventually
+from cqrskit.testing import assert_projection_exact, eventually
 from tests.integration.counting import POISON, Count, Counts, Grow, opened
 
 
@@ -43,7 +43,7 @@ async def test_documents_are_the_fold_of_the_log_and_carry_the_last_position_as_
         position = await grown(runtime, counter_id, 1, 2, 3)
         await level(runtime)
         assert await versions(runtime) == {str(counter_id): (position, Count(6, 4))}
-        assert await differences_from_log(runtime, Counts) == []
+        await assert_projection_exact(runtime, Counts)
 
 
 async def test_events_that_come_again_change_nothing(settings: Settings) -> None:
@@ -57,7 +57,7 @@ async def test_events_that_come_again_change_nothing(settings: Settings) -> None
     async with opened(settings, projecting=True) as runtime:
         await level(runtime)
         assert await versions(runtime) == before
-        assert await differences_from_log(runtime, Counts) == []
+        await assert_projection_exact(runtime, Counts)
 
 
 async def test_two_projectors_at_once_do_no_harm(settings: Settings) -> None:
@@ -68,7 +68,7 @@ async def test_two_projectors_at_once_do_no_harm(settings: Settings) -> None:
             await asyncio.gather(one.executor.execute_many(commands), two.executor.execute_many(commands))
         await level(one)
         await level(two)
-        assert await differences_from_log(one, Counts) == []
+        await assert_projection_exact(one, Counts)
 
 
 async def test_a_poison_event_stops_its_key_and_nothing_else(settings: Settings) -> None:

@@ -1,4 +1,4 @@
--- All generations with the partitions of each in order, as arrays: one row a generation. The database's clock says how
+-- All generations in a read store with the partitions of each in order, as arrays: one row a generation. The database's clock says how
 -- much is left of a lease.
 SELECT generations.projection, generations.generation, generations.state, generations.index_identity,
        generations.shape, generations.folds, generations.mixed, generations.rolled_back,
@@ -22,4 +22,5 @@ CROSS JOIN LATERAL (
     FROM partitions
     WHERE partitions.projection = generations.projection AND partitions.generation = generations.generation
 ) AS divided
+WHERE generations.store = %(store)s
 ORDER BY generations.projection, generations.generation

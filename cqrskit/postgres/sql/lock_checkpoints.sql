@@ -4,7 +4,7 @@ FROM (
     SELECT generations.state, partitions.visible_position
     FROM partitions
     JOIN generations USING (projection, generation)
-    WHERE generations.projection = %(projection)s
+    WHERE generations.projection = %(projection)s AND generations.store = %(store)s
       AND (generations.state = 'live' OR generations.generation = %(generation)s)
     ORDER BY partitions.generation, partitions.partition
     FOR UPDATE OF partitions
