@@ -5,14 +5,14 @@ documents; what a document is, they learn here.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
 
 from cqrskit.errors import CqrskitError, EventDecodeError, UnknownEventType
 from cqrskit.events import EventRegistry, RecordedEvent
-from cqrskit.projection import Fold, Projection, folds_of
+from cqrskit.projection import Fold, Projection, _stream_id, folds_of
 
 __all__ = ["WHOLE", "Failure", "Folded", "Folding", "Item", "Partition", "partition_of"]
 
@@ -69,14 +69,24 @@ class Failure(msgspec.Struct, frozen=True):
 class Folding:
     """How one projection's events become documents, for one partition of its keys."""
 
-    def __init__(self, projection: Projection, registry: EventRegistry, partition: Partition = WHOLE) -> None:
-        """`registry` decodes the events."""
+    def __init__(
+        self,
+        projection: Projection,
+        registry: EventRegistry,
+        partition: Partition = WHOLE,
+        *,
+        skipped: Collection[tuple[str, int]] = (),
+    ) -> None:
+        """`registry` decodes the events. `skipped` are pairs of key and position: events given up for a document."""
         self.projection = projection
         self.partition = partition
         self._registry = registry
         self._folds = folds_of(projection)
         self.types = sorted(self._folds)
         """Stored names of the events to read."""
+        self.by_stream = all(fold.key is _stream_id for fold in self._folds.values())
+        """Whether the only document that an event changes is that of its stream."""
+        self._skipped = frozenset(skipped)
         self.only_begins = all(fold.creates for fold in self._folds.values())
         """Whether each event begins a document, so that none is ever folded into again."""
 
@@ -100,7 +110,7 @@ class Folding:
                     f"projection {self.projection.name}: the key of event {recorded.position} ({recorded.type}) "
                     f"cannot be found: {type(error).__name__}: {error}; correct the key function and start again"
                 ) from error
-            if key is None or not owns(key):
+            if key is None or not owns(key) or (self._skipped and (key, recorded.position) in self._skipped):
                 continue
             group = groups.get(key)
             if group is None:
