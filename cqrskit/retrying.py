@@ -1,4 +1,4 @@
-"""Retrying parked keys: ask whoever moves their partitions, or do it here where nobody does, and see what comes of it."""
+"""Retrying parked keys: whoever moves their partitions is asked, or it is done here where nobody does."""
 
 import asyncio
 import time

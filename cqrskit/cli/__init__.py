@@ -5,8 +5,13 @@ from importlib.metadata import PackageNotFoundError, version
 import rich_click as click
 
 from cqrskit.cli.events import events_command
+from cqrskit.cli.generations import generations_command
 from cqrskit.cli.migrate import migrate_command
+from cqrskit.cli.parked import parked_group
+from cqrskit.cli.pause import pause_command, resume_command
 from cqrskit.cli.project import project_command
+from cqrskit.cli.prune import prune_command
+from cqrskit.cli.reset import reset_command
 from cqrskit.cli.running import run_group
 from cqrskit.cli.schema import schema_group
 from cqrskit.cli.serve import serve_command
@@ -38,7 +43,20 @@ def cqrskit_group() -> None:
     """
 
 
-for _command in (migrate_command, serve_command, project_command, status_command, events_command, schema_group):
+for _command in (
+    migrate_command,
+    serve_command,
+    project_command,
+    status_command,
+    parked_group,
+    pause_command,
+    resume_command,
+    reset_command,
+    generations_command,
+    prune_command,
+    events_command,
+    schema_group,
+):
     cqrskit_group.add_command(_command)
 
 

@@ -143,7 +143,7 @@ async def test_the_order_within_a_key_is_kept_over_many_blocks_while_more_events
 
 
 async def test_a_retry_reads_only_the_streams_of_the_keys_where_they_are_the_keys(settings: Settings) -> None:
-    key, position = await parked_counter(settings)
+    key, _ = await parked_counter(settings)
     async with mended_counting.counting.open(settings, executor=False) as runtime:
         with psycopg.connect(str(settings.database_url)) as connection:
             # An event of another stream that cannot be decoded stops whoever reads it.
