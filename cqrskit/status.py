@@ -168,7 +168,8 @@ def _problems(status: ProjectionStatus, settings: Settings) -> list[str]:
     if status.lag_seconds > settings.health_lag_max_seconds:
         problems.append(f"it lags by {status.lag_seconds:,.0f} s, more than {settings.health_lag_max_seconds:,g} s")
     if status.parked_keys > settings.health_parked_keys_max:
-        problems.append(f"it has {status.parked_keys:,} parked keys: see `cqrskit parked list {status.name}`")
+        keys = "key" if status.parked_keys == 1 else "keys"
+        problems.append(f"it has {status.parked_keys:,} parked {keys}: see `cqrskit parked list {status.name}`")
     return problems
 
 

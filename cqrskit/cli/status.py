@@ -73,7 +73,8 @@ async def _watch(
 ) -> None:
     """On a terminal the table is drawn over; elsewhere each stands below the last. A lost server is waited for."""
     output = console()
-    live = Live(console=output, auto_refresh=False) if output.is_terminal and not as_json else None
+    draws = output.is_terminal and not output.is_dumb_terminal and not as_json
+    live = Live(console=output, auto_refresh=False) if draws else None
     with live or contextlib.nullcontext():
         while not stop.is_set():
             try:

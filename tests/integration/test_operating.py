@@ -169,7 +169,7 @@ async def test_a_person_at_a_terminal_is_asked_before_an_event_is_dropped(operat
     os.close(theirs)
     said = b""
     while b"[y/N]" not in said:
-        said += await asyncio.to_thread(os.read, ours, 4096)
+        said += await _read(ours)
     os.write(ours, answer.encode() if answer == "\x03" else f"{answer}\n".encode())
     async with asyncio.timeout(30):
         await process.communicate()
@@ -177,6 +177,18 @@ async def test_a_person_at_a_terminal_is_asked_before_an_event_is_dropped(operat
     codes = {"y": 0, "n": 1, "\x03": 130}
     assert process.returncode == codes[answer]
     assert await operator.document(key) == (Count(12, 4) if answer == "y" else Count(1, 2))
+
+
+async def _read(descriptor: int) -> bytes:
+    """What a pseudo-terminal shows next; TimeoutError if that takes too long."""
+    readable = asyncio.Event()
+    asyncio.get_running_loop().add_reader(descriptor, readable.set)
+    try:
+        async with asyncio.timeout(30):
+            await readable.wait()
+    finally:
+        asyncio.get_running_loop().remove_reader(descriptor)
+    return os.read(descriptor, 4096)
 
 
 def _own_terminal(descriptor: int) -> None:
@@ -344,7 +356,7 @@ async def test_status_shows_what_somebody_should_look_at_and_check_tells_monitor
     await operator.park()
     alone = await operator.types("status", "--check")
     assert alone.code == 1
-    for words in ("1 (live)", "nobody", "counts: nobody moves partition 0", "counts: it has 1 parked keys"):
+    for words in ("1 (live)", "nobody", "counts: nobody moves partition 0", "counts: it has 1 parked key:"):
         assert words in alone.out
     assert (await operator.types("status")).code == 0
     process = await start("project", "--app", MENDED, variables=operator.variables)
@@ -378,15 +390,17 @@ async def test_status_watches_until_it_is_stopped(operator: Operator) -> None:
 async def test_status_draws_over_itself_on_a_terminal_and_leaves_it_clean(operator: Operator, tmp_path: Path) -> None:
     await operator.project()
     ours, theirs = pty.openpty()
-    process = await start("status", "--app", COUNTING, "--watch", stdout=theirs, variables=operator.variables)
+    variables = {**operator.variables, "TERM": "xterm-256color", "COLUMNS": "160"}
+    process = await start("status", "--app", COUNTING, "--watch", stdout=theirs, variables=variables)
     os.close(theirs)
     said = b""
     while said.count(b"1 (live)") < 2:
-        said += await asyncio.to_thread(os.read, ours, 4096)
+        said += await _read(ours)
     assert b"\x1b[2K" in said, "it is not drawn over"
     process.send_signal(signal.SIGINT)
-    finished = await finish(process)
-    assert (finished.code, finished.err) == (0, "")
+    async with asyncio.timeout(30):
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (0, b"")
     said += os.read(ours, 65536)
     os.close(ours)
     assert said.rstrip().endswith(b"\x1b[?25h"), "the cursor is still hidden"
