@@ -23,7 +23,6 @@ VOLATILE = [
     (re.compile(r"in \d+\.\d+s"), "in ..."),
     (re.compile(r'"worker":"[^"]+"'), '"worker":"..."'),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "..."),
-    (re.compile(r"(?<= )[\w.-]+:\d+:[0-9a-f]{8}\b"), "..."),
 ]
 DEADLINE_SECONDS = 60
 
