@@ -185,7 +185,10 @@ async def test_a_request_that_nobody_has_seen_through_is_done_by_the_next_worker
         assert await document_of(runtime, Counts, key) == Count(12 + POISON, 5)
 
 
-async def test_only_the_holder_of_the_newest_lease_says_what_became_of_a_retry(settings: Settings) -> None:
+@pytest.mark.parametrize("fold", [Counts, mended_counting.Counts], ids=["fails again", "succeeds"])
+async def test_only_the_holder_of_the_newest_lease_says_what_became_of_a_retry(
+    settings: Settings, fold: type[Projection]
+) -> None:
     key, position = await parked_counter(settings)
     async with counting.open(settings, executor=False) as runtime:
         old = await leased(runtime, Counts, seconds=0.001)
@@ -195,7 +198,7 @@ async def test_only_the_holder_of_the_newest_lease_says_what_became_of_a_retry(s
 
         await eventually(taken_over)
         await runtime.checkpoints.request_retry("counts", 1, [key])
-        zombie = runtime.projector(mended_counting.Counts(), old)
+        zombie = runtime.projector(fold(), old)
         await zombie.open()
         await zombie.retry_parked()
         (parked,) = await runtime.checkpoints.parked("counts", 1)
