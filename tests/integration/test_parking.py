@@ -146,9 +146,9 @@ async def test_a_retry_reads_only_the_streams_of_the_keys_where_they_are_the_key
     key, _ = await parked_counter(settings)
     async with mended_counting.counting.open(settings, executor=False) as runtime:
         with psycopg.connect(str(settings.database_url)) as connection:
-            # An event of another stream that cannot be decoded stops whoever reads it.
+            # An event of another stream in a version that only newer code knows stops whoever reads it.
             connection.execute(
-                "INSERT INTO events VALUES (%s, gen_random_uuid(), 1, 'Counter.Grown', '{}', '{}', now())", [10**6]
+                "INSERT INTO events VALUES (%s, gen_random_uuid(), 1, 'Counter.Grown@9', '{}', '{}', now())", [10**6]
             )
             connection.execute("UPDATE log_head SET position = %s", [10**6])
             connection.execute("UPDATE partitions SET position = %s", [10**6])
