@@ -1,10 +1,9 @@
 """The read path, top to bottom: feed → fold → write → checkpoint → refresh.
 
-A projector moves one partition of a projection. It reads a block of the feed, folds all its events into the documents
-they belong to, and writes each changed document once; while that write is under way it reads and folds the next block.
-A document's version is the position of the last event folded into it, kept by the read store as an external version;
-events at or below it are skipped. So redelivery, a crash between write and checkpoint, and two projectors at once are
-harmless. The checkpoint itself is moved only by the holder of the partition's newest lease.
+A projector moves one partition of a projection. It reads a block of the feed, folds its events into their documents, and
+writes each changed document once, while it reads and folds the next block. A document's version is the position of its
+last event; older ones are skipped, so redelivery, crashes and two projectors at once are harmless. The checkpoint is
+moved only by the holder of the partition's newest lease.
 """
 
 import asyncio
