@@ -14,7 +14,8 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from cqrskit.decisions import Batch, Decider
+from cqrskit.batch import Batch
+from cqrskit.decisions import Decider
 from cqrskit.errors import (
     CommandFailed,
     CommitUnknown,
@@ -122,9 +123,16 @@ class Appender:
 
     async def process_locked(self, commands: list[Waiting]) -> None:
         """Decide and append while the log's head is held: nothing can change meanwhile."""
-        if not commands:
-            return
-        batch = Batch(commands)
+        try:
+            rest = commands
+            while rest:
+                rest = _still_wanted(await self._process_batch_locked(rest))
+        finally:
+            _answer_all(commands)
+
+    async def _process_batch_locked(self, commands: list[Waiting]) -> list[Waiting]:
+        """Process as many of these as one batch has room for; the others are returned."""
+        batch = Batch(list(commands))
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 previous_head = await self._append_locked(batch)
@@ -139,8 +147,7 @@ class Appender:
             await self.recover(batch, failure, locked=True)
         except Exception as error:
             await self.recover(batch, undecidable(error) if batch.new is None else CommitUnknown(), locked=True)
-        finally:
-            _answer_all(commands)
+        return commands[len(batch.commands) :]
 
     async def _append_locked(self, batch: Batch) -> int:
         async with self._store.locked() as held:
@@ -151,6 +158,7 @@ class Appender:
                 await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
+            batch.leave_undecided()
             new = self._decider.complete(batch)
             if new.events or new.receipts:
                 await held.append(new)
@@ -203,11 +211,7 @@ class Appender:
 
     async def _decide_in_halves(self, commands: list[Waiting]) -> None:
         """Decide again, in two batches; those that are too late by now are told that nothing was changed."""
-        now = asyncio.get_running_loop().time()
-        for waiting in commands:
-            if waiting.deadline < now:
-                waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
-        rest = [waiting for waiting in commands if not waiting.resolved]
+        rest = _still_wanted(commands)
         middle = len(rest) // 2
         await self.process_locked(rest[:middle])
         await self.process_locked(rest[middle:])
@@ -241,6 +245,15 @@ def undecidable(error: Exception) -> CommandFailed:
     failure = CommandFailed("of this batch", f"{type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
+
+
+def _still_wanted(commands: Iterable[Waiting]) -> list[Waiting]:
+    """Those that are not too late; the others are told that nothing was changed."""
+    now = asyncio.get_running_loop().time()
+    for waiting in commands:
+        if waiting.deadline < now:
+            waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
+    return [waiting for waiting in commands if not waiting.resolved]
 
 
 def _answer_all(commands: Iterable[Waiting]) -> None:

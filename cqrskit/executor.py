@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 import structlog
 
 from cqrskit.appending import Appender, undecidable
+from cqrskit.batch import Batch
 from cqrskit.commands import Command, HandlerRegistry
-from cqrskit.decisions import Batch, Decider
+from cqrskit.decisions import Decider
 from cqrskit.errors import CommitUnknown, CqrskitError, ServerUnavailable, ShuttingDown
 from cqrskit.event_store import EventStore
 from cqrskit.events import EventRegistry, Metadata
@@ -66,7 +67,12 @@ class Executor:
             bytes_max=settings.cached_aggregates_max_bytes,
         )
         self._decider = Decider(
-            registry, handlers, self._repository, snapshot_every_events=settings.snapshot_every_events
+            registry,
+            handlers,
+            self._repository,
+            snapshot_every_events=settings.snapshot_every_events,
+            events_max=settings.batch_events_max,
+            bytes_max=settings.batch_max_bytes,
         )
         self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds)
         self._snapshots = SnapshotSaver(store.save_snapshots)
@@ -192,7 +198,7 @@ class Executor:
         room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
         failure = await self._decide(batch, room)
         while appending is not None and not appending.done and failure is None:
-            if self._queue and len(batch.commands) < self._settings.batch_size_max:
+            if self._queue and self._room_in(batch):
                 failure = await self._decide(batch)
             else:
                 self._queue.wake.clear()
@@ -222,7 +228,7 @@ class Executor:
 
     async def _decide(self, batch: Batch, room: int | None = None) -> CqrskitError | None:
         """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
-        space = self._settings.batch_size_max - len(batch.commands)
+        space = self._room_in(batch)
         batch.commands += self._queue.take(space if room is None else min(room, space))
         limit_seconds = self._settings.command_timeout_seconds
         try:
@@ -234,7 +240,12 @@ class Executor:
             return ServerUnavailable("Postgres", "the event store", f"it did not answer within {limit_seconds:g} s")
         except Exception as error:
             return undecidable(error)
+        self._queue.put_back(batch.leave_undecided())
         return None
+
+    def _room_in(self, batch: Batch) -> int:
+        """How many more commands the batch may take."""
+        return 0 if batch.full else self._settings.batch_size_max - len(batch.commands)
 
     # --- append and reply
 

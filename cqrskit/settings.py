@@ -41,6 +41,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Commands that may wait for the executor; beyond that callers are told to come back later."""
     batch_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
     """Largest number of commands in one transaction."""
+    batch_events_max: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    """A transaction that has so many events takes no more commands; the command that reaches it is still in."""
+    batch_max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 32 * 1024 * 1024
+    """The same in bytes of events and of kept replies."""
     command_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     """How long a command may wait for its turn, and a batch for its commit, before its caller is told so."""
     receipts_kept_days: Annotated[float, msgspec.Meta(gt=0)] | None = None
