@@ -70,9 +70,11 @@ class Batch:
     `full` when its events have reached a limit: what is not decided then waits for the next batch.
     """
 
-    def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None) -> None:
+    def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None, presuming: bool = False) -> None:
+        """With `presuming`, what its commands call new is taken to be new; see `cqrskit.decisions`."""
         self.commands = commands
         self.after = after
+        self.presuming = presuming
         self.decisions: list[Decision] = []
         self.decided: dict[UUID, list[Any]] = {}
         self.keys: dict[str, Decision] = {}
@@ -120,6 +122,10 @@ class Batch:
         for batch in (self.after, self):
             if batch is not None:
                 yield from batch.decided.get(stream_id, ())
+
+    def begun(self, stream_id: UUID) -> bool:
+        """Whether events of a stream were decided here or in the batch before."""
+        return stream_id in self.decided or (self.after is not None and stream_id in self.after.decided)
 
     def first_with(self, key: str) -> Decision | None:
         """The decision of a command with this key, here or in the batch before."""

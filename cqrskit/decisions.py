@@ -3,6 +3,11 @@
 An aggregate that is not in memory stops a handler; what the whole batch misses is then loaded in one query, and those
 handlers run again. A handler that fails after it changed an aggregate has its changes undone. A command whose
 idempotency key was used before does not run: it gets the first reply.
+
+A batch may presume that keys are new, and so are the aggregates that its commands call new: then nothing is loaded for
+them. Where a command is accepted, the append shows whether that was so, since each key and each first version can be
+taken once; if it was not, the batch is decided again without presuming. Where a decision rests on a presumption that no
+append will show (a refusal does), everything is looked up before the command is decided.
 """
 
 import asyncio
@@ -20,7 +25,7 @@ from cqrskit.event_store import LogReader, NewBatch
 from cqrskit.events import EventRegistry, NewEvent
 from cqrskit.loading import Loader
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
-from cqrskit.repository import MissingAggregate, Repository
+from cqrskit.repository import PRESUMED, MissingAggregate, Repository, Unproven
 from cqrskit.submissions import Waiting
 
 __all__ = ["Decider"]
@@ -73,17 +78,46 @@ class Decider:
 
     async def _decide_portion(self, batch: Batch, reader: LogReader, as_of: int) -> None:
         """Decide the next commands, so many that what they name is not too much to have in memory at once."""
-        wanted: set[UUID] = set()
-        keys: list[str] = []
+        repository = self._repository
         until = len(batch.decisions)
+        wanted: set[UUID] = set()
         while until < len(batch.commands) and len(wanted) < STREAMS_MAX:
-            waiting = batch.commands[until]
-            uuids_of(waiting.command, wanted)
-            keys += [key for key in waiting.keys if batch.first_with(key) is None]
+            uuids_of(batch.commands[until].command, wanted)
             until += 1
+        commands = batch.commands[len(batch.decisions) : until]
+        if not batch.presuming:
+            await self._decide_looked_up(batch, commands, wanted, reader, as_of)
+            return
+        new = {each for waiting in commands for each in waiting.command.new_ids() if not batch.begun(each)}
+        await self._load(batch, wanted - new, (), reader, as_of)
+        repository.presume_absent(new)
+        repository.required_as_of = PRESUMED
+        try:
+            await self._decide_all(batch, commands, {}, reader, as_of)
+        except Unproven:
+            repository.required_as_of = 0
+            rest = batch.commands[len(batch.decisions) : until]
+            await self._decide_looked_up(batch, rest, wanted, reader, as_of)
+        finally:
+            repository.required_as_of = 0
+
+    async def _decide_looked_up(
+        self, batch: Batch, commands: list[Waiting], wanted: set[UUID], reader: LogReader, as_of: int
+    ) -> None:
+        """Decide commands after a look at what they name, and at the receipts of their keys."""
+        keys = [key for waiting in commands for key in waiting.keys if batch.first_with(key) is None]
         receipts = await self._load(batch, wanted, keys, reader, as_of)
-        while len(batch.decisions) < until and not batch.full:
-            missing = await self._decide_until_miss(batch, until, receipts)
+        await self._decide_all(batch, commands, receipts, reader, as_of)
+
+    async def _decide_all(
+        self, batch: Batch, commands: list[Waiting], receipts: dict[str, Receipt], reader: LogReader, as_of: int
+    ) -> None:
+        """Decide commands, loading what they turn out to need; until the batch is full. Raises Unproven."""
+        rest = commands
+        while rest and not batch.full:
+            before = len(batch.decisions)
+            missing = await self._decide_until_miss(batch, rest, receipts)
+            rest = rest[len(batch.decisions) - before :]
             await self._load(batch, missing, (), reader, as_of)
 
     def undo(self, batch: Batch) -> None:
@@ -149,18 +183,20 @@ class Decider:
 
     # --- one command after another
 
-    async def _decide_until_miss(self, batch: Batch, until: int, receipts: dict[str, Receipt]) -> set[UUID]:
+    async def _decide_until_miss(
+        self, batch: Batch, commands: list[Waiting], receipts: dict[str, Receipt]
+    ) -> set[UUID]:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
-        commands = batch.commands[len(batch.decisions) : until]
         for number, waiting in enumerate(commands, 1):
             self._repository.touched = []
             try:
-                decision = self._decide(batch, waiting, receipts)
+                decision = self._decide_or_fail(batch, waiting, receipts)
             except MissingAggregate as miss:
                 changed = self._undo_pending()
                 return {miss.stream_id, *changed, *self._probe(commands[number:])}
-            except Exception as unexpected:
-                decision = self._failed(waiting, unexpected)
+            except Unproven:
+                self._undo_pending()
+                raise
             self._take(batch, decision)
             if batch.full:
                 break
@@ -178,13 +214,29 @@ class Decider:
             batch.size_bytes += len(decision.content) + len(decision.outcome)
         batch.full = batch.event_count >= self._events_max or batch.size_bytes >= self._bytes_max
 
+    def _decide_or_fail(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
+        try:
+            decision = self._decide(batch, waiting, receipts)
+        except Exception as unexpected:
+            self._require_proof(batch, waiting, ())
+            return self._failed(waiting, unexpected)
+        self._require_proof(batch, waiting, decision.remembered_under)
+        return decision
+
+    def _require_proof(self, batch: Batch, waiting: Waiting, written: tuple[str, ...]) -> None:
+        """Unproven if a key that was not looked up is neither to be written nor that of a command just decided."""
+        if self._repository.required_as_of != PRESUMED or written == waiting.keys:
+            return
+        if any(key not in written and batch.first_with(key) is None for key in waiting.keys):
+            raise Unproven
+
     def _failed(self, waiting: Waiting, unexpected: Exception) -> Decision:
         """The handler raised what it should not, or what it decided cannot be stored: this command fails, alone."""
+        looks = self._repository.looks(accepted=False)
         name = type(waiting.command).__name__
         log.error("executor.handler_failed", command=name, exc_info=unexpected)
         error = CommandFailed(name, f"{type(unexpected).__name__}: {unexpected}")
         error.__cause__ = unexpected
-        looks = self._repository.looks(accepted=False)
         self._undo_pending()
         return Decision(waiting, self._repository.now, [], looks, error=error)
 

@@ -179,7 +179,7 @@ class Executor:
                 self._queue.wake.clear()
                 await self._queue.wake.wait()
                 continue
-            batch = Batch([], after=self._appending)
+            batch = Batch([], after=self._appending, presuming=self._appender.may_presume())
             try:
                 await self._turn(batch)
             except BaseException as error:
