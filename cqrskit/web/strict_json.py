@@ -20,6 +20,17 @@ _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 class StrictRequest(Request[Any, Any, Any]):
     """A request whose JSON body is decoded to the route's own type, strictly."""
 
+    @property
+    def content_length(self) -> int | None:
+        """The length that was sent. Read off the headers, since Litestar would make an object of all of them first."""
+        for name, value in self.scope["headers"]:
+            if name == b"content-length":
+                try:
+                    return int(value)
+                except ValueError:
+                    raise ClientException(f"Invalid content-length: {value.decode('latin-1')!r}") from None
+        return None
+
     async def body(self) -> bytes:
         """The body. Raises ClientException if there is none where the route needs one."""
         body = await super().body()
