@@ -67,14 +67,14 @@ class Batch:
     `after` is the batch that is being appended meanwhile, on whose decisions these rest. `commands` are decided, or
     about to be; a batch that could not be decided as a whole has fewer `decisions`. `done` when its appending has
     ended, and then `failure` says why it is not durable. `new` is what is to be appended, once that is known.
+    While `presuming`, what its commands call new is taken to be new (see `cqrskit.decisions`).
     `full` when its events have reached a limit: what is not decided then waits for the next batch.
     """
 
-    def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None, presuming: bool = False) -> None:
-        """With `presuming`, what its commands call new is taken to be new; see `cqrskit.decisions`."""
+    def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None) -> None:
         self.commands = commands
         self.after = after
-        self.presuming = presuming
+        self.presuming = False
         self.decisions: list[Decision] = []
         self.decided: dict[UUID, list[Any]] = {}
         self.keys: dict[str, Decision] = {}

@@ -179,7 +179,7 @@ class Executor:
                 self._queue.wake.clear()
                 await self._queue.wake.wait()
                 continue
-            batch = Batch([], after=self._appending, presuming=self._appender.may_presume())
+            batch = Batch([], after=self._appending)
             try:
                 await self._turn(batch)
             except BaseException as error:
@@ -229,7 +229,10 @@ class Executor:
     async def _decide(self, batch: Batch, room: int | None = None) -> CqrskitError | None:
         """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
         space = self._room_in(batch)
-        batch.commands += self._queue.take(space if room is None else min(room, space))
+        taken = self._queue.take(space if room is None else min(room, space))
+        if taken and not batch.commands:
+            batch.presuming = self._appender.may_presume()
+        batch.commands += taken
         limit_seconds = self._settings.command_timeout_seconds
         try:
             async with asyncio.timeout(limit_seconds):
