@@ -1,7 +1,10 @@
 """Settings: one frozen Struct, read once from the environment (``CQRSKIT_*``)."""
 
 import os
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, cast, get_type_hints
 
@@ -12,6 +15,14 @@ from cqrskit.errors import ConfigurationError
 __all__ = ["Settings", "load_settings"]
 
 PREFIX = "CQRSKIT_"
+
+_WORDS = [
+    (re.compile(r"^Expected `(int|float)(?: \| null)?` ([<>]=?) (.*)$"), r"it must be a number \2 \3"),
+    (re.compile(r"^Expected `int(?: \| null)?`, got"), "it must be a whole number"),
+    (re.compile(r"^Expected `float(?: \| null)?`, got"), "it must be a number"),
+    (re.compile(r"^Expected `str` matching regex '(.*)'"), r"it must match \1"),
+    (re.compile(r"^Expected `str` of length <= (.*)$"), r"it must have at most \1 characters"),
+]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,8 +107,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in hints:
-            known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.__struct_fields__))
-            raise ConfigurationError(f"{variable} is not a setting; the settings are {known}")
+            raise ConfigurationError(f"{variable} is not a setting; {_near(variable)}")
         values[name] = _convert(variable, text, hints[name])
     for name, value in overrides.items():
         if value is not None:
@@ -105,8 +115,26 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
     return msgspec.convert(values, Settings)
 
 
+def _near(variable: str) -> str:
+    known = {field.upper(): PREFIX + field.upper() for field in sorted(Settings.__struct_fields__)}
+    meant = get_close_matches(variable.removeprefix(PREFIX), known, n=1, cutoff=0.7)
+    return f"did you mean {known[meant[0]]}?" if meant else f"the settings are {', '.join(known.values())}"
+
+
 def _convert(variable: str, value: object, kind: object) -> object:
     try:
-        return msgspec.convert(value, cast(type[object], kind), strict=False)
+        found = msgspec.convert(value, cast(type[object], kind), strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{variable}={value!r} is not usable: {error}") from error
+        raise ConfigurationError(f"{variable}={value!r} is not usable: {_plainly(str(error))}") from error
+    if isinstance(found, float) and not isfinite(found):
+        raise ConfigurationError(f"{variable}={value!r} is not usable: it must be a finite number")
+    return found
+
+
+def _plainly(message: str) -> str:
+    """The decoder's message in words for people who set variables."""
+    for pattern, words in _WORDS:
+        found = pattern.search(message)
+        if found is not None:
+            return found.expand(words)
+    return message

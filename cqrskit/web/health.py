@@ -31,11 +31,15 @@ class Dependency(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """Whether requests can be served. A projection with a `failure` makes the service not ready; a lag does not."""
+    """Whether requests can be served. A projection with a `failure` makes the service not ready; a lag does not.
+
+    `draining`: it is stopping, and takes no command any more, so it is not ready either.
+    """
 
     ready: bool
     dependencies: list[Dependency]
     projections: list[ProjectionStatus]
+    draining: bool = False
 
 
 class _Checks:
@@ -62,7 +66,7 @@ def _outcome(task: "asyncio.Task[Any]") -> object:
     return task.exception() or task.result()
 
 
-def health_routes(runtime: Callable[[], Runtime]) -> list[HTTPRouteHandler]:
+def health_routes(runtime: Callable[[], Runtime], is_draining: Callable[[], bool]) -> list[HTTPRouteHandler]:
     """The two health routes of an app; `runtime` gives the application at work."""
     checks = _Checks()
 
@@ -72,13 +76,13 @@ def health_routes(runtime: Callable[[], Runtime]) -> list[HTTPRouteHandler]:
 
     @get("/health/ready", tags=["health"], summary="Whether requests can be served, and how far projections are")
     async def ready() -> Response[Ready]:
-        answer = await _readiness(checks, runtime())
+        answer = await _readiness(checks, runtime(), draining=is_draining())
         return Response(answer, status_code=200 if answer.ready else 503)
 
     return [live, ready]
 
 
-async def _readiness(checks: _Checks, runtime: Runtime) -> Ready:
+async def _readiness(checks: _Checks, runtime: Runtime, *, draining: bool) -> Ready:
     results = await checks.run(
         {
             "postgres": runtime.event_store.head,
@@ -90,11 +94,12 @@ async def _readiness(checks: _Checks, runtime: Runtime) -> Ready:
     dependencies = [_dependency(name, result) for name, result in results.items()]
     known: list[ProjectionStatus] = [] if isinstance(projections, BaseException) else projections
     ready = (
-        all(dependency.ok for dependency in dependencies)
+        not draining
+        and all(dependency.ok for dependency in dependencies)
         and not isinstance(projections, BaseException)
         and not any(projection.failure for projection in known)
     )
-    return Ready(ready, dependencies, known)
+    return Ready(ready, dependencies, known, draining)
 
 
 def _dependency(name: str, result: object) -> Dependency:

@@ -97,7 +97,8 @@ class CqrskitPlugin(InitPlugin):
         }
         app_config.request_class = app_config.request_class or StrictRequest
         app_config.middleware = [self._in_context, *app_config.middleware]
-        app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
+        health = health_routes(lambda: self.runtime, lambda: self._draining)
+        app_config.route_handlers = [*app_config.route_handlers, *health]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
         app_config.openapi_config = self._described(app_config.openapi_config)
