@@ -14,6 +14,7 @@ from litestar.handlers import BaseRouteHandler
 
 __all__ = ["StrictRequest"]
 
+_NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
 
@@ -49,12 +50,11 @@ def _decoded(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
         return decoder.decode(body or b"null")
     except msgspec.ValidationError as error:
-        message = str(error)
-        place = _PLACE.search(message)
-        field = place.group(1) if place else ""
-        raise ValidationException(
-            extra=[{"key": field, "source": "body", "message": _PLACE.sub("", message)}]
-        ) from None
+        place = _PLACE.search(str(error))
+        message = _PLACE.sub("", str(error))
+        named = _NAMED.search(message)
+        field = ".".join(found[1] for found in (place, named) if found and found[1])
+        raise ValidationException(extra=[{"key": field, "source": "body", "message": message}]) from None
     except msgspec.DecodeError as error:
         raise ClientException(f"the body is not JSON: {error}") from None
     except UnicodeDecodeError:
