@@ -15,7 +15,6 @@ from cqrskit.errors import ConfigurationError
 from cqrskit.settings import Settings
 from cqrskit.tasks import retry_delays
 from cqrskit.web.plugin import CqrskitPlugin
-from cqrskit.web.protocol import HTTPProtocol
 
 __all__ = ["serve"]
 
@@ -92,7 +91,6 @@ async def _listening(app: Litestar, listener: socket.socket, settings: Settings)
     _log_through_structlog()
     config = uvicorn.Config(
         app,
-        http=HTTPProtocol,
         lifespan="off",
         log_config=None,
         access_log=False,
