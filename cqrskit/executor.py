@@ -197,6 +197,7 @@ class Executor:
             return
         room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
         failure = await self._decide(batch, room)
+        self._queue.decided = batch.commands if appending is not None else ()
         while appending is not None and not appending.done and failure is None:
             if self._queue and self._room_in(batch):
                 failure = await self._decide(batch)
@@ -207,6 +208,7 @@ class Executor:
             if not appending.done and appending.appending is not None:
                 await asyncio.wait({appending.appending})
             self._appending = batch.after = None
+            self._queue.decided = ()
             if appending.failure is not None:
                 self._queue.put_back(self._appender.undo(batch))
                 batch.commands = []
@@ -216,6 +218,8 @@ class Executor:
                 failure = await self._decide(batch, max(BATCH_SIZE_ALONE, len(self._queue) // 2))
         if failure is not None:
             await self._appender.recover(batch, failure)
+        elif any(waiting.resolved for waiting in batch.commands):  # told that it is too late: the others go without it
+            self._queue.put_back(self._appender.undo(batch))
         elif batch.commands:
             if appending is not None and any(decision.only_looks for decision in batch.decisions):
                 # What was loaded before that commit, and taken in after it, has older positions.
