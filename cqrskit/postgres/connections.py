@@ -58,19 +58,14 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-async def connect(
-    url: str, *, timeout_seconds: float, name: str = "cqrskit", options: str = ""
-) -> AsyncConnection[TupleRow]:
-    """A connection of one's own, in autocommit, known to the server by `name`. Raises ServerUnavailable.
-
-    `options` are settings of the session, as libpq takes them.
-    """
+async def connect(url: str, *, timeout_seconds: float, name: str = "cqrskit") -> AsyncConnection[TupleRow]:
+    """A connection of one's own, in autocommit, known to the server by `name`. Raises ServerUnavailable."""
     with connection_errors(url):
         return await AsyncConnection.connect(
             url,
             autocommit=True,
             connect_timeout=max(1, round(timeout_seconds)),
-            options=f"{CONNECTION_OPTIONS} {options}",
+            options=CONNECTION_OPTIONS,
             application_name=name,
             **_keepalives(url),
         )

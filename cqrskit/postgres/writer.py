@@ -30,10 +30,6 @@ from cqrskit.tasks import retry_delays
 
 __all__ = ["Writer", "append_batch", "values_of"]
 
-PLAN_ONCE = "-c plan_cache_mode=force_generic_plan"
-"""There is one way to carry out an append, whatever is in it: planning each anew costs a quarter of a small one."""
-BEGIN = "BEGIN; SET LOCAL plan_cache_mode = auto"
-"""What is loaded in a transaction is planned as elsewhere."""
 END_TIMEOUT_SECONDS = 5.0
 TAKEN_VERSION = re.compile(r"=\(.*, (\d+)\)")
 DATA_REFUSED = ("54", "P0")
@@ -73,7 +69,7 @@ class Writer:
         connection = await self._connected()
         try:
             with connection_errors(self._url):
-                await connection.execute(BEGIN)
+                await connection.execute("BEGIN")
             yield connection
         except BaseException as error:
             await self._roll_back(connection)
@@ -103,9 +99,7 @@ class Writer:
             await connection.close()
             await self.end_lost()  # it may hold the log's head until the server notices
         self._name = f"cqrskit writer {uuid4().hex}"
-        self._connection = await connect(
-            self._url, timeout_seconds=self._connect_timeout_seconds, name=self._name, options=PLAN_ONCE
-        )
+        self._connection = await connect(self._url, timeout_seconds=self._connect_timeout_seconds, name=self._name)
         return self._connection
 
     async def _roll_back(self, connection: AsyncConnection[TupleRow]) -> None:
