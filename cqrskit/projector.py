@@ -1,9 +1,9 @@
 """The read path, top to bottom: feed → fold → write → checkpoint → refresh.
 
-A projector moves one partition of a projection. It reads a block of the feed, folds its events into their documents, and
-writes each changed document once, while it reads and folds the next block. A document's version is the position of its
-last event; older ones are skipped, so redelivery, crashes and two projectors at once are harmless. The checkpoint is
-moved only by the holder of the partition's newest lease.
+A projector moves one partition of a projection: it reads a block of the feed, folds its events into their documents and
+writes each changed one once, while it reads and folds the next block. A document's version is the position of its last
+event; older ones are skipped, so redelivery, crashes and two projectors at once are harmless. The checkpoint is moved
+only by the holder of the partition's newest lease.
 """
 
 import asyncio

@@ -101,7 +101,8 @@ async def test_a_wrong_body_is_refused_and_the_field_named(client: httpx.AsyncCl
     reply = await client.post(f"{account}/credit", content=body, headers={"Content-Type": "application/json"})
     found = problem(reply, 400, "invalid_request")
     assert field in str(found["detail"])
-    assert found["errors"]
+    (error,) = reply.json()["errors"]
+    assert error["field"] == field
     shown = await client.get(account, params={"min_position": 1})
     assert shown.json()["amount"] == 0
 
