@@ -39,7 +39,7 @@ CATCHING_UP = 10
 
 
 class _Block(msgspec.Struct):
-    """A block that has been folded: what is to be written, and what is to be noted when that is done."""
+    """A block that has been folded: what is to be written, and noted when that is done."""
 
     until: int
     groups: dict[str, list[Item]]

@@ -119,7 +119,12 @@ class PostgresCheckpoints:
 
     async def reset(self, projection: str, code: Fingerprint, partitions: int) -> int:
         """Make an empty generation live and retire the live one; the new one's number."""
-        values = {"projection": projection, "state": GenerationState.LIVE.value, "rolled_back": False}
+        values = {
+            "projection": projection,
+            "store": self._store,
+            "state": GenerationState.LIVE.value,
+            "rolled_back": False,
+        }
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), values)
             for (retired,) in await _rows(connection, "retire_live_generation", values):
