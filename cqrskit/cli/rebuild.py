@@ -315,10 +315,18 @@ def _show_plan(plan: RebuildPlan, as_json: bool) -> None:
             ("events to read", f"{plan.events:,} by each of {plan.slices} slices"),
             ("documents now", "none" if plan.documents is None else f"{plan.documents:,}"),
             ("disk, about as now", "unknown" if plan.bytes is None else f"{plan.bytes / 1e6:,.1f} MB"),
-            ("time", "unknown until it was built once" if plan.seconds is None else f"about {plan.seconds:,.0f} s"),
+            ("time", _time_of(plan)),
             *([("goes on with", f"generation {plan.continues}")] if plan.continues is not None else []),
         ]
     )
+
+
+def _time_of(plan: RebuildPlan) -> str:
+    if plan.seconds is None:
+        return "none: the log is empty"
+    if plan.tried:
+        return f"{plan.seconds:,.1f} s or more, since {plan.tried:,} events were folded at that rate and not written"
+    return f"about {plan.seconds:,.1f} s, as the last time"
 
 
 def _show_result(result: Result, as_json: bool) -> None:
