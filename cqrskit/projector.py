@@ -1,7 +1,8 @@
 """The read path, top to bottom: feed → fold → write → checkpoint → refresh.
 
-A projector moves one partition of a projection. It reads a block of the feed, folds all its events into the documents
-they belong to, and writes each changed document once; while that write is under way it reads and folds the next block.
+A projector moves one partition of a projection. It reads blocks of the feed, folds their events into the documents they
+belong to, and when enough has been gathered, or nothing is left to read, writes each changed document once. While that
+write is under way it reads and folds on, and while a block is folded the next one is read.
 A document's version is the position of the last event folded into it, kept by the read store as an external version;
 events at or below it are skipped. So redelivery, a crash between write and checkpoint, and two projectors at once are
 harmless. The checkpoint itself is moved only by the holder of the partition's newest lease.
@@ -20,6 +21,7 @@ from cqrskit.consistency import Positions
 from cqrskit.errors import LeaseLost, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry
+from cqrskit.feed_reader import FeedReader
 from cqrskit.folding import Folded, Folding, Item
 from cqrskit.parking import retried
 from cqrskit.projection import Projection
@@ -32,21 +34,26 @@ __all__ = ["Projector"]
 log = structlog.get_logger(__name__)
 
 HELD_DOCUMENTS_MAX = 20_000
-BULK_BLOCKS = 4
-"""How much more a projector reads, and holds in memory, while it builds documents that nobody reads yet."""
+BULK_HELD_DOCUMENTS_MAX = 80_000
+GATHERED_BLOCKS_MAX = 10
+"""Blocks that are folded before their documents are written at the latest: far behind, a hot one is written rarely."""
 RETRY_SECONDS_MAX = 5.0
 CATCHING_UP = 10
 """How much rarer documents are made searchable while there is more to read."""
 
 
-class _Block(msgspec.Struct):
-    """A block that has been folded: what is to be written, and what is to be noted when that is done."""
+class _Gathered(msgspec.Struct):
+    """What has been folded up to a position: what is to be written, and what is to be noted when that is done.
+
+    `events` are the numbers of events that were folded into each document, `waiting` those that wait behind parked
+    keys.
+    """
 
     until: int
-    groups: dict[str, list[Item]]
-    changes: list[Change]
-    parked: list[ParkedKey]
-    waiting: dict[str, int]
+    events: dict[str, int] = {}
+    changes: dict[str, Change] = {}
+    parked: list[ParkedKey] = []
+    waiting: dict[str, int] = {}
 
 
 class Projector:
@@ -68,7 +75,7 @@ class Projector:
     ) -> None:
         """`wake` is set by whoever knows that the log has grown; the projector polls as well.
 
-        `bulk`: nobody reads these documents yet, so they are not made searchable, and more is done at once.
+        `bulk`: nobody reads these documents yet, so they are not made searchable, and more are held in memory.
         """
         self.projection = projection
         self.lease = lease
@@ -83,10 +90,12 @@ class Projector:
         self._settings = settings
         self._wake = wake
         self._bulk = bulk
-        self._block_size = settings.block_size_max * (BULK_BLOCKS if bulk else 1)
-        self._held_max = HELD_DOCUMENTS_MAX * (BULK_BLOCKS if bulk else 1)
+        self._block_size = settings.block_size_max
+        self._held_max = BULK_HELD_DOCUMENTS_MAX if bulk else HELD_DOCUMENTS_MAX
         self._all_held = bulk and lease.position == 0
+        self._enough_documents = settings.elasticsearch_bulk_max_documents
         self._folding = Folding(projection, registry, lease.partition)
+        self._feed = FeedReader(event_store, self._folding, settings.block_size_max)
         self._index = projection.index(lease.generation)
         self._held: OrderedDict[str, Stored] = OrderedDict()
         self._holds = not self._folding.only_begins
@@ -129,14 +138,18 @@ class Projector:
     async def stop(self) -> None:
         """Give up what is being written; it is folded again by whoever goes on."""
         self._positions.withdraw(self.lease)
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        await self._feed.stop()
         if self._writing is not None:
             await end_tasks([self._writing])
             self._writing = None
 
     async def step(self) -> bool:
-        """Fold one block, if there is one, and refresh when it is due. True: the partition is level with the log.
+        """Fold some blocks, if there are any, and refresh when it is due. True: the partition is level with the log.
 
-        A block that is not the last one may still be under way when this returns.
+        The write of blocks that are not the last ones may still be under way when this returns.
         """
         try:
             return await self._step()
@@ -150,16 +163,12 @@ class Projector:
             await self._load_parked()
             self._doubtful = False
         await self._retry_parked()
-        feed = await self._event_store.read(
-            self._read_until, self._block_size, self._folding.types, self._folding.feed_partition
-        )
-        if feed.until > self._read_until:
-            block = await self._fold(feed)
+        gathered, level = await self._gather()
+        if gathered.until > self._read_until:
             await self._finish_writing()
-            self._leave_out_parked(block)
-            self._writing = asyncio.create_task(self._write(block), name=f"cqrskit-write-{self.projection.name}")
-            self._read_until = feed.until
-        level = feed.until >= feed.head
+            self._leave_out_parked(gathered)
+            self._writing = asyncio.create_task(self._write(gathered), name=f"cqrskit-write-{self.projection.name}")
+            self._read_until = gathered.until
         if level:
             await self._finish_writing()
         if self._unrefreshed and not self._bulk and self._refresh_due(level):
@@ -169,9 +178,7 @@ class Projector:
 
     async def _go_back(self) -> None:
         """After a failure: what is held may be ahead of what is written, so begin again at the checkpoint."""
-        if self._writing is not None:
-            await end_tasks([self._writing])
-            self._writing = None
+        await self._end_tasks()
         self._held.clear()
         self._all_held = False
         self._refused.clear()
@@ -190,64 +197,88 @@ class Projector:
         except TimeoutError:
             return
 
+    # --- read
+
+    async def _gather(self) -> tuple[_Gathered, bool]:
+        """Read and fold until there is enough to write or nothing left to read; whether that was the log's head."""
+        gathered = _Gathered(self._read_until)
+        until_at_most = self._read_until + GATHERED_BLOCKS_MAX * self._block_size
+        while True:
+            feed, is_fresh = await self._feed.read(gathered.until)
+            if feed.until > gathered.until:
+                await self._fold(feed, gathered)
+                gathered.until = feed.until
+            level = feed.until >= feed.head
+            if level and not is_fresh:
+                continue  # it may be older than the wake-up that this step has cleared
+            if level or gathered.until >= until_at_most or len(gathered.changes) >= self._enough_documents:
+                return gathered, level
+
     # --- fold
 
-    async def _fold(self, feed: FeedBlock) -> _Block:
+    async def _fold(self, feed: FeedBlock, gathered: _Gathered) -> None:
         """Fold a block's events into their documents, in memory."""
         grouped = self._folding.group(feed.events)
-        groups = grouped.groups
-        block = _Block(feed.until, groups, [], [], {})
+        groups, counts, changes = grouped.groups, gathered.events, gathered.changes
         for key in self._parked.keys() & groups.keys():
-            block.waiting[key] = len(groups.pop(key))
-        started = await self._start_documents(groups)
+            gathered.waiting[key] = gathered.waiting.get(key, 0) + len(groups.pop(key))
+        started = await self._start_documents(groups, changes)
+        fold = self._folding.fold
         for key, items in groups.items():
-            folded = started[key]
-            failure = self._folding.fold(folded, items)
+            folded = started.get(key) or Folded(0, None)
+            failure = fold(folded, items)
             if failure is not None:
                 behind = sum(item[2].position > failure.position for item in items)
-                self._set_aside(block, ParkedKey(key, failure.position, failure.reason, events_waiting=behind))
+                self._set_aside(gathered, ParkedKey(key, failure.position, failure.reason, behind))
+            counts[key] = counts.get(key, 0) + len(items)
             if folded.changed:
-                block.changes.append(Change(key, folded.version, folded.document))
+                changes[key] = Change(key, folded.version, folded.document)
                 if self._holds:
                     self._held[key] = Stored(key, folded.version, folded.document)
                     self._held.move_to_end(key)
         for key, failure in grouped.failures.items():
             if key not in self._parked:
-                self._set_aside(block, ParkedKey(key, failure.position, failure.reason))
-        while len(self._held) > self._held_max and len(self._held) > len(block.changes):
+                self._set_aside(gathered, ParkedKey(key, failure.position, failure.reason))
+        while len(self._held) > self._held_max:
             self._held.popitem(last=False)
             self._all_held = False
-        return block
 
-    def _set_aside(self, block: _Block, parked: ParkedKey) -> None:
-        """Park a key, in memory at once: the next block is folded before this one is written."""
-        block.parked.append(parked)
+    def _set_aside(self, gathered: _Gathered, parked: ParkedKey) -> None:
+        """Park a key, in memory at once: what comes next is folded before this is written."""
+        gathered.parked.append(parked)
         self._parked[parked.key] = parked.position
 
-    async def _start_documents(self, groups: Mapping[str, list[Item]]) -> dict[str, Folded]:
-        """The documents as they were before the block: held, loaded in one request, or not yet there."""
-        held = self._held
-        wanted = [key for key, items in groups.items() if key not in held and not self._folding.begins(items)]
-        if self._all_held:
-            wanted = []
+    async def _start_documents(
+        self, groups: Mapping[str, list[Item]], changes: Mapping[str, Change]
+    ) -> dict[str, Folded]:
+        """The documents as they were before the block: changed a moment ago, held, or loaded in one request.
+
+        Those that are not there yet are left out.
+        """
+        started: dict[str, Folded] = {}
+        held, begins = self._held, self._folding.begins
+        wanted: list[str] = []
+        for key, items in groups.items():
+            known = changes.get(key) or held.get(key)
+            if known is not None:
+                started[key] = Folded(known.version, known.document)
+            elif not (self._all_held or begins(items)):
+                wanted.append(key)
         if wanted:
             await self._finish_writing()  # what has left memory must be in the store before it is loaded
-        loaded = await self._read_store.load(self._index, wanted) if wanted else {}
-        started: dict[str, Folded] = {}
-        for key in groups:
-            stored = held.get(key) or loaded.get(key)
-            started[key] = Folded(0, None) if stored is None else Folded(stored.version, stored.document)
+            for stored in (await self._read_store.load(self._index, wanted)).values():
+                started[stored.id] = Folded(stored.version, stored.document)
         return started
 
-    def _leave_out_parked(self, block: _Block) -> None:
-        """Take out what was folded into documents that the block before could not write."""
-        lost = self._refused & block.groups.keys()
+    def _leave_out_parked(self, gathered: _Gathered) -> None:
+        """Take out what was folded into documents that the write before could not write."""
+        lost = self._refused & gathered.events.keys()
         self._refused.clear()
         if lost:
-            block.changes = [change for change in block.changes if change.id not in lost]
-            block.parked = [key for key in block.parked if key.key not in lost]
-            block.waiting.update((key, len(block.groups[key])) for key in lost)
+            gathered.parked = [key for key in gathered.parked if key.key not in lost]
         for key in lost:
+            gathered.changes.pop(key, None)
+            gathered.waiting[key] = gathered.waiting.get(key, 0) + gathered.events[key]
             self._held.pop(key, None)
 
     # --- write
@@ -257,22 +288,23 @@ class Projector:
             writing, self._writing = self._writing, None
             await writing
 
-    async def _write(self, block: _Block) -> None:
-        """Write a block's documents, park what cannot be, and move the checkpoint."""
-        parked = list(block.parked)
-        if block.changes:
-            outcomes = await self._read_store.write(self._index, block.changes)
-            for change, outcome in zip(block.changes, outcomes, strict=True):
+    async def _write(self, gathered: _Gathered) -> None:
+        """Write documents, park what cannot be, and move the checkpoint."""
+        parked = list(gathered.parked)
+        if gathered.changes:
+            changes = list(gathered.changes.values())
+            outcomes = await self._read_store.write(self._index, changes)
+            for change, outcome in zip(changes, outcomes, strict=True):
                 if outcome.refusal is not None:
                     reason = f"the read store refused it: {outcome.refusal}"
                     parked.append(ParkedKey(change.id, change.version, reason))
                     self._refused.add(change.id)
         await self._park(parked)
-        if block.waiting:
-            await self._checkpoints.count_waiting(self.lease, block.waiting)
-        if block.groups and not self._read_store.writes_are_visible:
+        if gathered.waiting:
+            await self._checkpoints.count_waiting(self.lease, gathered.waiting)
+        if gathered.events and not self._read_store.writes_are_visible:
             self._unrefreshed = True
-        self.position = block.until
+        self.position = gathered.until
         if not self._unrefreshed:
             self.visible_position = self.position
         await self._save()

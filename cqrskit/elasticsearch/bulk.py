@@ -36,7 +36,9 @@ HEADERS = {
     "accept": "application/vnd.elasticsearch+json; compatible-with=8",
 }
 
-_encode = msgspec.json.encode
+_OWN_ID = b'"%b":' % ID_FIELD.encode()
+_DELETED = b',"%b":true}\n' % DELETED_FIELD.encode()
+_encode = msgspec.json.Encoder().encode
 Item = tuple[int, bytes]
 """A change's place in the list, and its two lines of the bulk body."""
 
@@ -187,17 +189,22 @@ class BulkWriter:
 def _lines(codec: DocumentCodec, change: Change) -> bytes:
     """The action line and the document, to which our own fields are added as bytes."""
     check_id(change.id)
-    document_id = _encode(change.id)
-    action = b'{"index":{"_id":%b,"version":%d,"version_type":"external"}}\n' % (document_id, change.version)
-    if change.document is None:
-        return b'%b{"%b":%b,"%b":true}\n' % (action, ID_FIELD.encode(), document_id, DELETED_FIELD.encode())
-    data = codec.encode(change.document)
-    own = b'"%b":%b' % (ID_FIELD.encode(), document_id)
+    document_id, document = _encode(change.id), change.document
+    if document is None:
+        end: tuple[bytes, ...] = (b"{", _OWN_ID, document_id, _DELETED)
+    else:
+        data = codec.encode(document)
+        end = (b"{" if data == b"{}" else data[:-1] + b",", _OWN_ID, document_id, _words(codec, data), b"}\n")
+    version = b"%d" % change.version
+    return b"".join(
+        (b'{"index":{"_id":', document_id, b',"version":', version, b',"version_type":"external"}}\n', *end)
+    )
+
+
+def _words(codec: DocumentCodec, data: bytes) -> bytes:
+    """The field of searchable words, if the document has any."""
     words = [f"{field}:{word}" for field, found in codec.words(data).items() for word in sorted(found)]
-    if words:
-        own += b',"%b":%b' % (WORDS_FIELD.encode(), _encode(words))
-    comma = b"" if data == b"{}" else b","
-    return b"%b%b%b%b}\n" % (action, data[:-1], comma, own)
+    return b',"%b":%b' % (WORDS_FIELD.encode(), _encode(words)) if words else b""
 
 
 def _told(outcome: Outcome | None) -> Outcome:
