@@ -26,6 +26,7 @@ from cqrskit.folding import Folded, Folding, Item
 from cqrskit.parking import retried
 from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore, Stored
+from cqrskit.refresher import Refresher
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
 
@@ -38,8 +39,6 @@ BULK_HELD_DOCUMENTS_MAX = 80_000
 GATHERED_BLOCKS_MAX = 10
 """Blocks that are folded before their documents are written at the latest: far behind, a hot one is written rarely."""
 RETRY_SECONDS_MAX = 5.0
-CATCHING_UP = 10
-"""How much rarer documents are made searchable while there is more to read."""
 
 
 class _Gathered(msgspec.Struct):
@@ -97,6 +96,7 @@ class Projector:
         self._folding = Folding(projection, registry, lease.partition)
         self._feed = FeedReader(event_store, self._folding, settings.block_size_max)
         self._index = projection.index(lease.generation)
+        self._refresher = Refresher(read_store, self._index, settings.refresh_interval_seconds)
         self._held: OrderedDict[str, Stored] = OrderedDict()
         self._holds = not self._folding.only_begins
         self._parked: dict[str, int] = {}
@@ -104,8 +104,6 @@ class Projector:
         self._doubtful = False
         self._writing: asyncio.Task[None] | None = None
         self._read_until = lease.position
-        self._unrefreshed = True
-        self._refreshed_at = 0.0
         self._looked_at = 0.0
 
     async def run(self) -> None:
@@ -117,7 +115,7 @@ class Projector:
         try:
             while True:
                 try:
-                    level = await self.step()
+                    level = await self._advance()
                     pause_seconds = 0.1
                     self.failure = None
                     if level:
@@ -142,6 +140,7 @@ class Projector:
 
     async def _end_tasks(self) -> None:
         await self._feed.stop()
+        await self._refresher.stop()
         if self._writing is not None:
             await end_tasks([self._writing])
             self._writing = None
@@ -151,6 +150,16 @@ class Projector:
 
         The write of blocks that are not the last ones may still be under way when this returns.
         """
+        level = await self._advance()
+        try:
+            await self._refresher.finish()
+        except BaseException:
+            await self._go_back()
+            raise
+        return level
+
+    async def _advance(self) -> bool:
+        """A step whose refresh may still be under way."""
         try:
             return await self._step()
         except BaseException:
@@ -171,9 +180,8 @@ class Projector:
             self._read_until = gathered.until
         if level:
             await self._finish_writing()
-        if self._unrefreshed and not self._bulk and self._refresh_due(level):
-            await self._finish_writing()
-            await self._refresh()
+        if not self._bulk:
+            await self._refresher.begin_if_due(self.position, self._became_visible, level=level)
         return level
 
     async def _go_back(self) -> None:
@@ -188,9 +196,8 @@ class Projector:
     async def _sleep(self) -> None:
         """Until the log grows, a poll is due, or documents wait to be made visible."""
         seconds = self._settings.poll_interval_seconds
-        if self._unrefreshed:
-            until_refresh = self._refreshed_at + self._settings.refresh_interval_seconds - time.monotonic()
-            seconds = min(seconds, max(until_refresh, 0.0))
+        if self._refresher.is_wanted:
+            seconds = min(seconds, self._refresher.seconds_left())
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -259,8 +266,7 @@ class Projector:
         held, begins = self._held, self._folding.begins
         wanted: list[str] = []
         for key, items in groups.items():
-            known = changes.get(key) or held.get(key)
-            if known is not None:
+            if known := changes.get(key) or held.get(key):
                 started[key] = Folded(known.version, known.document)
             elif not (self._all_held or begins(items)):
                 wanted.append(key)
@@ -302,10 +308,10 @@ class Projector:
         await self._park(parked)
         if gathered.waiting:
             await self._checkpoints.count_waiting(self.lease, gathered.waiting)
-        if gathered.events and not self._read_store.writes_are_visible:
-            self._unrefreshed = True
+        if gathered.events:
+            self._refresher.written()
         self.position = gathered.until
-        if not self._unrefreshed:
+        if self._refresher.is_level:
             self.visible_position = self.position
         await self._save()
 
@@ -331,7 +337,7 @@ class Projector:
                 f"than its events; the last one was {parked[-1].key!r}: {parked[-1].error}"
             )
 
-    # --- checkpoint and refresh
+    # --- checkpoint
 
     async def _save(self) -> None:
         if not await self._checkpoints.save(self.lease, self.position, self.visible_position):
@@ -339,19 +345,13 @@ class Projector:
             raise LeaseLost(f"partition {number} of projection {self.projection.name!r} belongs to another worker")
         self._positions.publish(self.lease, self.position, self.visible_position, self._parked)
 
-    def _refresh_due(self, level: bool) -> bool:
-        """Far behind the log, making documents searchable costs more than it is worth to anybody who waits."""
-        interval = self._settings.refresh_interval_seconds * (1 if level else CATCHING_UP)
-        return time.monotonic() - self._refreshed_at >= interval
-
-    async def _refresh(self) -> None:
-        """Make all written documents searchable, then say so."""
-        if not self._read_store.writes_are_visible:
-            await self._read_store.refresh(self._index)
-        self._refreshed_at = time.monotonic()
-        self._unrefreshed = False
-        self.visible_position = self.position
-        await self._save()
+    async def _became_visible(self, position: int) -> None:
+        """Searches see all documents up to a position, and all there are unless more were written meanwhile."""
+        while True:
+            self.visible_position = max(self.visible_position, position if self._refresher.is_wanted else self.position)
+            await self._save()
+            if self._refresher.is_wanted or self.visible_position == self.position:
+                return
 
     # --- parked keys
 

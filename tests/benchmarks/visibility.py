@@ -59,7 +59,7 @@ async def measure(bench: Bench) -> list[Row]:
             arriving = SHARE_OF_HIGHEST * highest
             seen = await _look(runtime, accounts, arriving, seconds)
             await _level(runtime)
-            await runtime.read_store.drop((await runtime.reader.index(StatementLines)))
+            await runtime.read_store.drop(await runtime.reader.index(StatementLines))
     return _rows(settings, seen, highest, arriving)
 
 
