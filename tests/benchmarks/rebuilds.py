@@ -5,13 +5,16 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from statistics import median
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 import psutil
 
 from cqrskit import Settings
+from cqrskit.testing import eventually
 from example_ledger.application import ledger
 from example_ledger.read_models import StatementLines
 from tests.benchmarks.bench import Bench
@@ -32,6 +35,8 @@ EARLY = 0.25
 TRANSFERS_PER_SECOND = 200.0
 LOAD_SECONDS, LOAD_ROUNDS = 10.0, 3
 CONNECTIONS = 64
+SLICES = 2
+TIMEOUT_SECONDS = 30.0
 
 
 class Looks(msgspec.Struct):
@@ -60,7 +65,7 @@ async def measure(bench: Bench) -> list[Row]:
         accounts = fill_with_transfers(url, accounts=min(ACCOUNTS, events // 4), events=events)
         settings = Settings(database_url=url, elasticsearch_url=elasticsearch_url, index_prefix=f"b{uuid4().hex[:8]}")
         bench.say("rebuilding it in one slice, and in two")
-        one, two = await _rebuilt(settings, 1), await _rebuilt(settings, 2)
+        one, two = await _rebuilt(settings, 1), await _rebuilt(settings, SLICES)
         bench.say("verifying it")
         looks = Looks()
         found = await _run(settings, looks, "verify", NAME, "--full")
@@ -102,13 +107,13 @@ async def _rebuilt(settings: Settings, slices: int) -> Looks:
     return looks
 
 
-async def _run(settings: Settings, looks: Looks, *arguments: str) -> dict[str, object]:
+async def _run(settings: Settings, looks: Looks, *arguments: str) -> dict[str, Any]:
     """What a command of `cqrskit` answers; `looks` are at it, and at the slices that it starts."""
     begun = time.perf_counter()
     async with running("cqrskit", *arguments, *APP, variables=_variables(settings)) as program:
         looking = asyncio.create_task(_look(program, looks))
         try:
-            found: dict[str, object] = json.loads(await program.line())
+            found: dict[str, Any] = json.loads(await program.line())
         finally:
             looking.cancel()
     looks.seconds = time.perf_counter() - begun
@@ -157,11 +162,10 @@ async def _rebuilding(settings: Settings) -> AsyncIterator[None]:
 
     async def rebuild() -> None:
         while True:
-            arguments = ("rebuild", NAME, "--slices", "2", "--verify", "none", "--restart", *APP)
+            arguments = ("rebuild", NAME, "--slices", str(SLICES), "--verify", "none", "--restart", *APP)
             async with running("cqrskit", *arguments, variables=_variables(settings)) as program:
                 process = psutil.Process(program.pid)
-                while sum("rebuild-slice" in _line(each) for each in process.children()) < 2:
-                    await asyncio.sleep(LOOK_INTERVAL_SECONDS)
+                await eventually(partial(_has_all_slices, process), timeout_seconds=TIMEOUT_SECONDS)
                 at_work.set()
                 await program.line()
 
@@ -178,11 +182,13 @@ async def _rebuilding(settings: Settings) -> AsyncIterator[None]:
             await task
 
 
-def _line(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+def _has_all_slices(process: psutil.Process) -> bool:
+    """Whether all slices of a rebuild are at work."""
+    found = 0
+    for each in process.children():
+        with suppress(psutil.Error):
+            found += "rebuild-slice" in each.cmdline()
+    return found == SLICES
 
 
 async def _drop(settings: Settings) -> None:
