@@ -186,8 +186,9 @@ class Runtime:
     async def start(self, *, executor: bool, projections: Iterable[str]) -> None:
         """Begin to take commands and to run projections."""
         names = list(projections)
-        if executor:
+        if executor or names:
             _collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
+        if executor:
             await self._notifier.start()
             await self.executor.start()
             if self.receipt_pruner is not None:
@@ -319,7 +320,7 @@ class Runtime:
 
 
 def _collect_garbage_rarely(threshold_objects: int) -> None:
-    """Commands make many objects that die by themselves; looking for cycles among them took a third of a writer's time.
+    """Commands and folds make many objects that die by themselves; looking for cycles among them costs much time.
 
     What is there now is not looked at again, and a full search waits for a thousand of the small ones.
     """

@@ -4,8 +4,9 @@ The projector, a rebuild, `verify` and `explain` differ in where they get events
 documents; what a document is, they learn here.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -27,6 +28,9 @@ __all__ = [
     "event_key",
     "partition_of",
 ]
+
+_text_of: Callable[[UUID], str] = msgspec.to_builtins
+"""A UUID as text, in a seventh of the time that `str` takes."""
 
 Item = tuple[Fold, Any, RecordedEvent]
 """One event for one document: the fold to apply, the event, and its place in the log."""
@@ -136,7 +140,7 @@ class Folding:
             if not plan.by_stream:
                 self._group_by_keys(plan, recorded, groups, failures)
                 continue
-            key = str(recorded.stream_id)
+            key = _text_of(recorded.stream_id)
             if key in failures or (chooses and not self._takes(key, recorded)):
                 continue
             try:
@@ -152,12 +156,11 @@ class Folding:
         self, plan: _Plan, recorded: RecordedEvent, groups: dict[str, list[Item]], failures: dict[str, Failure]
     ) -> None:
         position = recorded.position
-        by_stream = self.feed_partition
-        if position in self._skipped_events or (by_stream and not by_stream.owns_stream(recorded.stream_id)):
+        if self._chooses and not self._may_take(recorded):
             return
         try:
             event = self._decode(recorded)
-            found = [(fold, key) for fold in plan.folds for key in _keys_of(fold, event, recorded)]
+            found = [(fold, key) for fold in plan.folds for key in _keys_of(fold.key(event, recorded))]
         except UnknownEventType:
             raise
         except EventDecodeError as error:
@@ -172,6 +175,13 @@ class Folding:
         key = event_key(position)
         if self._takes(key, recorded):
             failures[key] = Failure(position, reason)
+
+    def _may_take(self, recorded: RecordedEvent) -> bool:
+        """Whether this event may be folded here, as far as can be told without its keys."""
+        by_stream = self.feed_partition
+        return recorded.position not in self._skipped_events and (
+            by_stream is None or by_stream.owns_stream(recorded.stream_id)
+        )
 
     def _takes(self, key: str, recorded: RecordedEvent) -> bool:
         """Whether this event is to be folded, here, into the document of this key."""
@@ -230,12 +240,11 @@ def _made(document: Any) -> Any:
     return document
 
 
-def _keys_of(fold: Fold, event: Any, recorded: RecordedEvent) -> list[str]:
-    """The keys of the documents that this fold changes, each once. Raises what the key function raises, Unstorable."""
-    found = fold.key(event, recorded)
+def _keys_of(found: str | Iterable[str] | None) -> Sequence[str]:
+    """The keys that a key function has returned, each once. Raises Unstorable for one that no store takes."""
     if found is None:
-        return []
-    keys = [found] if isinstance(found, str) else list(dict.fromkeys(found))
+        return ()
+    keys = (found,) if isinstance(found, str) else tuple(dict.fromkeys(found))
     for key in keys:
         if not isinstance(key, str):
             raise Unstorable(f"its key is {key!r}, which is no str")

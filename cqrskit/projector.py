@@ -1,9 +1,9 @@
 """The read path, top to bottom: feed → fold → write → checkpoint → refresh.
 
-A projector moves one partition of a projection: it reads a block of the feed, folds its events into their documents and
-writes each changed one once, while it reads and folds the next block. A document's version is the position of its last
-event; older ones are skipped, so redelivery, crashes and two projectors at once are harmless. The checkpoint is moved
-only by the holder of the partition's newest lease.
+A projector moves one partition of a projection. It reads blocks of the feed, folds their events into the documents they
+belong to, and when enough has been gathered, or nothing is left to read, writes each changed document once. While that
+write is under way it reads and folds on. A document's version is the position of its last event; older ones are passed,
+so redelivery, crashes and two projectors at once are harmless. Only who has the newest lease moves the checkpoint.
 """
 
 import asyncio
@@ -19,10 +19,12 @@ from cqrskit.consistency import Positions
 from cqrskit.errors import LeaseLost, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry
+from cqrskit.feed_reader import FeedReader
 from cqrskit.folding import Folded, Folding, Item
-from cqrskit.parking import fold_into_stored, fold_parked
+from cqrskit.parking import fold_parked
 from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore, Stored
+from cqrskit.refresher import Refresher
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
 
@@ -31,21 +33,24 @@ __all__ = ["Projector"]
 log = structlog.get_logger(__name__)
 
 HELD_DOCUMENTS_MAX = 20_000
-BULK_BLOCKS = 4
-"""How much more a projector reads, and holds in memory, while it builds documents that nobody reads yet."""
+BULK_HELD_DOCUMENTS_MAX = 80_000
+GATHERED_BLOCKS_MAX = 10
+"""Blocks that are folded before their documents are written at the latest: far behind, a hot one is written rarely."""
 RETRY_SECONDS_MAX = 5.0
-CATCHING_UP = 10
-"""How much rarer documents are made searchable while there is more to read."""
 
 
-class _Block(msgspec.Struct):
-    """A block that has been folded: what is to be written, and noted when that is done."""
+class _Gathered(msgspec.Struct):
+    """What has been folded up to a position: what is to be written, and what is to be noted when that is done.
+
+    `events` are the numbers of events that were folded into each document, `waiting` those that wait behind parked
+    keys.
+    """
 
     until: int
-    groups: dict[str, list[Item]]
-    changes: list[Change]
-    parked: list[ParkedKey]
-    waiting: dict[str, int]
+    events: dict[str, int] = {}
+    changes: dict[str, Change] = {}
+    parked: list[ParkedKey] = []
+    waiting: dict[str, int] = {}
 
 
 class Projector:
@@ -67,7 +72,7 @@ class Projector:
     ) -> None:
         """`wake` is set by whoever knows that the log has grown; the projector polls as well.
 
-        `bulk`: nobody reads these documents yet, so they are not made searchable, and more is done at once.
+        `bulk`: nobody reads these documents yet, so they are not made searchable, and more are held in memory.
         """
         self.projection = projection
         self.lease = lease
@@ -82,11 +87,14 @@ class Projector:
         self._settings = settings
         self._wake = wake
         self._bulk = bulk
-        self._block_size = settings.block_size_max * (BULK_BLOCKS if bulk else 1)
-        self._held_max = HELD_DOCUMENTS_MAX * (BULK_BLOCKS if bulk else 1)
+        self._block_size = settings.block_size_max
+        self._held_max = BULK_HELD_DOCUMENTS_MAX if bulk else HELD_DOCUMENTS_MAX
         self._all_held = bulk and lease.position == 0
+        self._enough_documents = settings.elasticsearch_bulk_max_documents
         self._folding = Folding(projection, registry, lease.partition)
+        self._feed = FeedReader(event_store, self._folding, settings.block_size_max)
         self._index = projection.index(lease.generation)
+        self._refresher = Refresher(read_store, self._index, settings.refresh_interval_seconds)
         self._held: OrderedDict[str, Stored] = OrderedDict()
         self._holds = not self._folding.only_begins
         self._parked: dict[str, int] = {}
@@ -94,8 +102,6 @@ class Projector:
         self._doubtful = False
         self._writing: asyncio.Task[None] | None = None
         self._read_until = lease.position
-        self._unrefreshed = True
-        self._refreshed_at = 0.0
         self._looked_at = 0.0
 
     async def run(self) -> None:
@@ -107,7 +113,7 @@ class Projector:
         try:
             while True:
                 try:
-                    level = await self.step()
+                    level = await self._advance()
                     pause_seconds = 0.1
                     self.failure = None
                     if level:
@@ -132,15 +138,30 @@ class Projector:
     async def stop(self) -> None:
         """Give up what is being written; it is folded again by whoever goes on."""
         self._positions.withdraw(self.lease)
+        await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        await self._feed.stop()
+        await self._refresher.stop()
         if self._writing is not None:
             await end_tasks([self._writing])
             self._writing = None
 
     async def step(self) -> bool:
-        """Fold one block, if there is one, and refresh when it is due. True: the partition is level with the log.
+        """Fold some blocks, if there are any, and refresh when it is due. True: the partition is level with the log.
 
-        A block that is not the last one may still be under way when this returns.
+        The write of blocks that are not the last ones may still be under way when this returns.
         """
+        level = await self._advance()
+        try:
+            await self._refresher.finish()
+        except BaseException:
+            await self._go_back()
+            raise
+        return level
+
+    async def _advance(self) -> bool:
+        """A step whose refresh may still be under way."""
         try:
             return await self._step()
         except BaseException:
@@ -154,28 +175,21 @@ class Projector:
             self._doubtful = False
         if self._parked and time.monotonic() - self._looked_at >= self._settings.poll_interval_seconds:
             await self.retry_parked()
-        feed = await self._event_store.read(
-            self._read_until, self._block_size, self._folding.types, self._folding.feed_partition
-        )
-        if feed.until > self._read_until:
-            block = await self._fold(feed)
+        gathered, level = await self._gather()
+        if gathered.until > self._read_until:
             await self._finish_writing()
-            self._leave_out_parked(block)
-            self._writing = asyncio.create_task(self._write(block), name=f"cqrskit-write-{self.projection.name}")
-            self._read_until = feed.until
-        level = feed.until >= feed.head
+            self._leave_out_parked(gathered)
+            self._writing = asyncio.create_task(self._write(gathered), name=f"cqrskit-write-{self.projection.name}")
+            self._read_until = gathered.until
         if level:
             await self._finish_writing()
-        if self._unrefreshed and not self._bulk and self._refresh_due(level):
-            await self._finish_writing()
-            await self._refresh()
+        if not self._bulk:
+            await self._refresher.begin_if_due(self.position, self._became_visible, level=level)
         return level
 
     async def _go_back(self) -> None:
         """After a failure: what is held may be ahead of what is written, so begin again at the checkpoint."""
-        if self._writing is not None:
-            await end_tasks([self._writing])
-            self._writing = None
+        await self._end_tasks()
         self._held.clear()
         self._all_held = False
         self._refused.clear()
@@ -185,74 +199,97 @@ class Projector:
     async def _sleep(self) -> None:
         """Until the log grows, a poll is due, or documents wait to be made visible."""
         seconds = self._settings.poll_interval_seconds
-        if self._unrefreshed:
-            until_refresh = self._refreshed_at + self._settings.refresh_interval_seconds - time.monotonic()
-            seconds = min(seconds, max(until_refresh, 0.0))
+        if self._refresher.is_wanted:
+            seconds = min(seconds, self._refresher.seconds_left())
         try:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             return
 
+    # --- read
+
+    async def _gather(self) -> tuple[_Gathered, bool]:
+        """Read and fold until there is enough to write or nothing left to read; whether that was the log's head."""
+        gathered = _Gathered(self._read_until)
+        until_at_most = self._read_until + GATHERED_BLOCKS_MAX * self._block_size
+        while True:
+            feed, is_fresh = await self._feed.read(gathered.until)
+            if feed.until > gathered.until:
+                await self._fold(feed, gathered)
+                gathered.until = feed.until
+            level = feed.until >= feed.head
+            if level and not is_fresh:
+                continue  # it may be older than the wake-up that this step has cleared
+            if level or gathered.until >= until_at_most or len(gathered.changes) >= self._enough_documents:
+                return gathered, level
+
     # --- fold
 
-    async def _fold(self, feed: FeedBlock) -> _Block:
+    async def _fold(self, feed: FeedBlock, gathered: _Gathered) -> None:
         """Fold a block's events into their documents, in memory."""
         grouped = self._folding.group(feed.events)
-        groups = grouped.groups
-        block = _Block(feed.until, groups, [], [], {})
+        groups, counts, changes = grouped.groups, gathered.events, gathered.changes
         for key in self._parked.keys() & groups.keys():
             parked_at = self._parked[key]
-            block.waiting[key] = sum(item[2].position > parked_at for item in groups.pop(key))
-        started = await self._start_documents(groups)
+            behind = sum(item[2].position > parked_at for item in groups.pop(key))
+            gathered.waiting[key] = gathered.waiting.get(key, 0) + behind
+        started = await self._start_documents(groups, changes)
+        fold = self._folding.fold
         for key, items in groups.items():
-            folded = started[key]
-            failure = self._folding.fold(folded, items)
+            folded = started.get(key) or Folded(0, None)
+            failure = fold(folded, items)
             if failure is not None:
                 behind = sum(item[2].position > failure.position for item in items)
-                self._set_aside(block, ParkedKey(key, failure.position, failure.reason, events_waiting=behind))
+                self._set_aside(gathered, ParkedKey(key, failure.position, failure.reason, behind))
+            counts[key] = counts.get(key, 0) + len(items)
             if folded.changed:
-                block.changes.append(Change(key, folded.version, folded.document))
+                changes[key] = Change(key, folded.version, folded.document)
                 if self._holds:
                     self._held[key] = Stored(key, folded.version, folded.document)
                     self._held.move_to_end(key)
         for key, failure in grouped.failures.items():
             if key not in self._parked:
-                self._set_aside(block, ParkedKey(key, failure.position, failure.reason))
-        while len(self._held) > self._held_max and len(self._held) > len(block.changes):
+                self._set_aside(gathered, ParkedKey(key, failure.position, failure.reason))
+        while len(self._held) > self._held_max:
             self._held.popitem(last=False)
             self._all_held = False
-        return block
 
-    def _set_aside(self, block: _Block, parked: ParkedKey) -> None:
-        """Park a key, in memory at once: the next block is folded before this one is written."""
-        block.parked.append(parked)
+    def _set_aside(self, gathered: _Gathered, parked: ParkedKey) -> None:
+        """Park a key, in memory at once: what comes next is folded before this is written."""
+        gathered.parked.append(parked)
         self._parked[parked.key] = parked.position
 
-    async def _start_documents(self, groups: Mapping[str, list[Item]]) -> dict[str, Folded]:
-        """The documents as they were before the block: held, loaded in one request, or not yet there."""
-        held = self._held
-        wanted = [key for key, items in groups.items() if key not in held and not self._folding.begins(items)]
-        if self._all_held:
-            wanted = []
+    async def _start_documents(
+        self, groups: Mapping[str, list[Item]], changes: Mapping[str, Change]
+    ) -> dict[str, Folded]:
+        """The documents as they were before the block: changed a moment ago, held, or loaded in one request.
+
+        Those that are not there yet are left out.
+        """
+        started: dict[str, Folded] = {}
+        held, begins = self._held, self._folding.begins
+        wanted: list[str] = []
+        for key, items in groups.items():
+            if known := changes.get(key) or held.get(key):
+                started[key] = Folded(known.version, known.document)
+            elif not (self._all_held or begins(items)):
+                wanted.append(key)
         if wanted:
             await self._finish_writing()  # what has left memory must be in the store before it is loaded
-        loaded = await self._read_store.load(self._index, wanted) if wanted else {}
-        started: dict[str, Folded] = {}
-        for key in groups:
-            stored = held.get(key) or loaded.get(key)
-            started[key] = Folded(0, None) if stored is None else Folded(stored.version, stored.document)
+            for stored in (await self._read_store.load(self._index, wanted)).values():
+                started[stored.id] = Folded(stored.version, stored.document)
         return started
 
-    def _leave_out_parked(self, block: _Block) -> None:
-        """Take out what was folded into documents that the block before could not write."""
-        lost = self._refused & block.groups.keys()
+    def _leave_out_parked(self, gathered: _Gathered) -> None:
+        """Take out what was folded into documents that the write before could not write."""
+        lost = self._refused & gathered.events.keys()
         self._refused.clear()
         if lost:
-            block.changes = [change for change in block.changes if change.id not in lost]
-            block.parked = [key for key in block.parked if key.key not in lost]
-            block.waiting.update((key, len(block.groups[key])) for key in lost)
+            gathered.parked = [key for key in gathered.parked if key.key not in lost]
         for key in lost:
+            gathered.changes.pop(key, None)
+            gathered.waiting[key] = gathered.waiting.get(key, 0) + gathered.events[key]
             self._held.pop(key, None)
 
     # --- write
@@ -262,40 +299,44 @@ class Projector:
             writing, self._writing = self._writing, None
             await writing
 
-    async def _write(self, block: _Block) -> None:
-        """Write a block's documents, park what cannot be, and move the checkpoint."""
-        parked = {key.key: key for key in block.parked}
-        if block.changes:
-            outcomes = await self._read_store.write(self._index, block.changes)
-            refused = [
-                change.id
-                for change, outcome in zip(block.changes, outcomes, strict=True)
-                if outcome.refusal is not None
-            ]
-            for key in refused:
-                if len(parked) > self._settings.parked_keys_max:
-                    break  # the projection stops; there is no need to look at all of them
-                found = await self._find_refused(key, block.groups[key])
-                if found is not None:
-                    parked[key] = found
-                    self._refused.add(key)
+    async def _write(self, gathered: _Gathered) -> None:
+        """Write documents, park what cannot be, and move the checkpoint."""
+        parked = {key.key: key for key in gathered.parked}
+        if gathered.changes:
+            changes = list(gathered.changes.values())
+            outcomes = await self._read_store.write(self._index, changes)
+            pairs = zip(changes, outcomes, strict=True)
+            refused = [change.id for change, outcome in pairs if outcome.refusal is not None]
+            found = await self._find_refused(refused[: self._settings.parked_keys_max + 1], gathered.until)
+            parked.update(found)
+            self._refused.update(found)
         await self._park(list(parked.values()))
-        if block.waiting:
-            await self._checkpoints.count_waiting(self.lease, block.waiting)
-        if block.groups and not self._read_store.writes_are_visible:
-            self._unrefreshed = True
-        self.position = block.until
-        if not self._unrefreshed:
+        if gathered.waiting:
+            await self._checkpoints.count_waiting(self.lease, gathered.waiting)
+        if gathered.events:
+            self._refresher.written()
+        self.position = gathered.until
+        if self._refresher.is_level:
             self.visible_position = self.position
         await self._save()
 
-    async def _find_refused(self, key: str, items: list[Item]) -> ParkedKey | None:
-        """The event after which the store does not take the document any more; what was before it is written."""
-        failure = await fold_into_stored(self._folding, self._read_store, self._index, key, items)
-        if failure is None:
-            return None
-        behind = sum(item[2].position > failure.position for item in items)
-        return ParkedKey(key, failure.position, failure.reason, events_waiting=behind)
+    async def _find_refused(self, keys: list[str], until: int) -> dict[str, ParkedKey]:
+        """The events after which the store does not take these documents any more; what was before them is written."""
+        if not keys:
+            return {}
+        return await self._fold_again(dict.fromkeys(keys, self.position + 1), until)
+
+    async def _fold_again(self, positions: Mapping[str, int], until: int) -> dict[str, ParkedKey]:
+        """Fold documents' events anew, each from a position on, into what is stored; those that cannot be."""
+        return await fold_parked(
+            self._folding,
+            self._event_store,
+            self._read_store,
+            self._index,
+            positions,
+            until=until,
+            block_size=self._settings.block_size_max,
+        )
 
     async def _park(self, parked: list[ParkedKey]) -> None:
         if not parked:
@@ -319,7 +360,7 @@ class Projector:
                 f"than its events; the last one was {parked[-1].key!r}: {parked[-1].error}"
             )
 
-    # --- checkpoint and refresh
+    # --- checkpoint
 
     async def _save(self) -> None:
         if not await self._checkpoints.save(self.lease, self.position, self.visible_position):
@@ -327,19 +368,13 @@ class Projector:
             raise LeaseLost(f"partition {number} of projection {self.projection.name!r} belongs to another worker")
         self._positions.publish(self.lease, self.position, self.visible_position, self._parked)
 
-    def _refresh_due(self, level: bool) -> bool:
-        """Far behind the log, making documents searchable costs more than it is worth to anybody who waits."""
-        interval = self._settings.refresh_interval_seconds * (1 if level else CATCHING_UP)
-        return time.monotonic() - self._refreshed_at >= interval
-
-    async def _refresh(self) -> None:
-        """Make all written documents searchable, then say so."""
-        if not self._read_store.writes_are_visible:
-            await self._read_store.refresh(self._index)
-        self._refreshed_at = time.monotonic()
-        self._unrefreshed = False
-        self.visible_position = self.position
-        await self._save()
+    async def _became_visible(self, position: int) -> None:
+        """Searches see all documents up to a position, and all there are unless more were written meanwhile."""
+        while True:
+            self.visible_position = max(self.visible_position, position if self._refresher.is_wanted else self.position)
+            await self._save()
+            if self._refresher.is_wanted or self.visible_position == self.position:
+                return
 
     # --- parked keys
 
@@ -372,15 +407,7 @@ class Projector:
         if not wanted:
             return
         await self._load_skipped()
-        failed = await fold_parked(
-            self._folding,
-            self._event_store,
-            self._read_store,
-            self._index,
-            wanted,
-            until=self.position,
-            block_size=self._block_size,
-        )
+        failed = await self._fold_again(wanted, self.position)
         if not self._read_store.writes_are_visible:
             await self._read_store.refresh(self._index)
         level = [key for key in wanted if key not in failed]

@@ -84,7 +84,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     cached_aggregates_max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 256 * 1024 * 1024
     """About how much memory those aggregates may take."""
     garbage_collection_threshold_objects: Annotated[int, msgspec.Meta(ge=0)] = 50_000
-    """New objects after which Python looks for garbage in a process that takes commands; 0 leaves that as it is."""
+    """New objects after which Python looks for garbage in a process that executes or projects; 0: as it is."""
     snapshot_every_events: Annotated[int, msgspec.Meta(ge=1)] = 100
     """A snapshot of an aggregate is kept whenever its stream has grown by so many events."""
     block_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 5_000

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from elasticsearch import ApiError
 
-from cqrskit.document_codec import DocumentCodec, Unstorable, check_id
+from cqrskit.document_codec import ID_BYTES_MAX, DocumentCodec, Unstorable, check_id
 from cqrskit.elasticsearch.connection import BLOCKED, Connection, is_busy, is_busy_status, reason_of
 from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD
 from cqrskit.errors import ReadStoreError, ServerUnavailable
@@ -36,7 +36,9 @@ HEADERS = {
     "accept": "application/vnd.elasticsearch+json; compatible-with=8",
 }
 
-_encode = msgspec.json.encode
+_OWN_ID = b'"%b":' % ID_FIELD.encode()
+_DELETED = b',"%b":true}\n' % DELETED_FIELD.encode()
+_encode = msgspec.json.Encoder().encode
 Item = tuple[int, bytes]
 """A change's place in the list, and its two lines of the bulk body."""
 
@@ -70,9 +72,11 @@ class BulkWriter:
         """
         outcomes: list[Outcome | None] = [None] * len(changes)
         items: list[Item] = []
+        encoded = iter(codec.encode_all([change.document for change in changes if change.document is not None]))
         for place, change in enumerate(changes):
+            data = None if change.document is None else next(encoded)
             try:
-                items.append((place, _lines(codec, change)))
+                items.append((place, _lines(codec, change, data)))
             except Unstorable as error:
                 outcomes[place] = Outcome(applied=False, refusal=str(error))
         in_flight = asyncio.Semaphore(PARTS_IN_FLIGHT)
@@ -184,20 +188,26 @@ class BulkWriter:
         return ServerUnavailable("Elasticsearch", self._connection.address, reason)
 
 
-def _lines(codec: DocumentCodec, change: Change) -> bytes:
-    """The action line and the document, to which our own fields are added as bytes."""
-    check_id(change.id)
+def _lines(codec: DocumentCodec, change: Change, data: bytes | Unstorable | None) -> bytes:
+    """The action line and the document (None: deleted), to which our own fields are added as bytes."""
+    if not (change.id.isascii() and 0 < len(change.id) <= ID_BYTES_MAX and "\0" not in change.id):
+        check_id(change.id)
+    if isinstance(data, Unstorable):
+        raise data
     document_id = _encode(change.id)
     action = b'{"index":{"_id":%b,"version":%d,"version_type":"external"}}\n' % (document_id, change.version)
-    if change.document is None:
-        return b'%b{"%b":%b,"%b":true}\n' % (action, ID_FIELD.encode(), document_id, DELETED_FIELD.encode())
-    data = codec.encode(change.document)
-    own = b'"%b":%b' % (ID_FIELD.encode(), document_id)
-    words = [f"{field}:{word}" for field, found in codec.words(data).items() for word in sorted(found)]
-    if words:
-        own += b',"%b":%b' % (WORDS_FIELD.encode(), _encode(words))
+    if data is None:
+        return b"%b{%b%b%b" % (action, _OWN_ID, document_id, _DELETED)
     comma = b"" if data == b"{}" else b","
-    return b"%b%b%b%b}\n" % (action, data[:-1], comma, own)
+    return b"".join((action, data[:-1], comma, _OWN_ID, document_id, _words(codec, data), b"}\n"))
+
+
+def _words(codec: DocumentCodec, data: bytes) -> bytes:
+    """The field of searchable words, if the document has any."""
+    if not codec.has_words:
+        return b""
+    words = [f"{field}:{word}" for field, found in codec.words(data).items() for word in sorted(found)]
+    return b',"%b":%b' % (WORDS_FIELD.encode(), _encode(words)) if words else b""
 
 
 def _told(outcome: Outcome | None) -> Outcome:

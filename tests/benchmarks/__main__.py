@@ -10,7 +10,20 @@ from typing import Any
 import uvloop
 
 from cqrskit.telemetry import configure_logging
-from tests.benchmarks import growth, http, imports, latency, machine, processes, projections, transfers, volume, writes
+from tests.benchmarks import (
+    growth,
+    http,
+    imports,
+    latency,
+    machine,
+    processes,
+    projections,
+    rebuilds,
+    transfers,
+    visibility,
+    volume,
+    writes,
+)
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row, show
 
@@ -26,6 +39,8 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "growth": growth.measure,
     "imports": imports.measure,
     "projections": projections.measure,
+    "visibility": visibility.measure,
+    "rebuilds": rebuilds.measure,
 }
 QUICK_SHARE = 0.05
 

@@ -26,6 +26,11 @@ class Program:
         self._process = process
         self._name = name
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        return self._process.pid
+
     async def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """Send one line and wait for its answer."""
         self.tell(question)
