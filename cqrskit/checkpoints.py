@@ -101,11 +101,16 @@ class Lease(msgspec.Struct, frozen=True):
 
 
 class ParkedKey(msgspec.Struct, frozen=True):
-    """A document whose fold failed at `position`; that event and its later ones wait until it is retried."""
+    """A document whose fold failed at `position`; that event and its later ones wait until it is retried.
+
+    `owner` is the text that tells its partition: the key, or the id of the stream that the event is of, where the
+    projection is divided by streams.
+    """
 
     key: str
     position: int
     error: str
+    owner: str
     events_waiting: int = 0
     parked_at: datetime | None = None
     retry_requested: bool = False

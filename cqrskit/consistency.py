@@ -14,6 +14,7 @@ import msgspec
 from cqrskit.checkpoints import Checkpoints, Generation, Lease
 from cqrskit.errors import DocumentParked, NotYetVisible
 from cqrskit.fingerprint import Fingerprint, fingerprint_of
+from cqrskit.folding import event_key
 from cqrskit.generations import generation_for, index_of
 from cqrskit.projection import Projection
 from cqrskit.query import Query
@@ -34,7 +35,8 @@ class Standing(msgspec.Struct, frozen=True):
     """Where a projection stands for this program: the index that it reads, and how far that is.
 
     All events up to `position` are in written documents, a search sees those up to `visible_position`. `parked` are the
-    keys of documents that lack events below that, each with the first position that it lacks.
+    keys of documents that lack events below that, each with the first position that it lacks; among them are events of
+    which nobody can tell what documents they belong to (`cqrskit.folding.event_key`): any document may lack those.
     """
 
     index: IndexSpec
@@ -42,9 +44,13 @@ class Standing(msgspec.Struct, frozen=True):
     visible_position: int
     parked: Mapping[str, int]
 
-    def lacks(self, document_id: str, position: int) -> bool:
-        """Whether the document is parked and lacks an event at or below a position."""
-        return self.parked.get(document_id, position + 1) <= position
+    def lacks(self, document_id: str) -> int | None:
+        """The first position that the document lacks, or may lack; None if it lacks nothing."""
+        if not self.parked:
+            return None
+        unknown = (position for key, position in self.parked.items() if key == event_key(position))
+        known = self.parked.get(document_id)
+        return min(unknown if known is None else (known, *unknown), default=None)
 
 
 class _Here(msgspec.Struct):
@@ -189,10 +195,11 @@ class Reader:
         asks for.
         """
         standing = await self._reach(projection, min_position, visible=False)
-        if min_position is not None and standing.lacks(document_id, min_position):
-            raise DocumentParked(projection.name, document_id, standing.parked[document_id])
+        lacks = standing.lacks(document_id)
+        if min_position is not None and lacks is not None and lacks <= min_position:
+            raise DocumentParked(projection.name, document_id, lacks)
         stored = await self._read_store.get(standing.index, document_id)
-        stale = document_id in standing.parked
+        stale = lacks is not None
         return Answer(_marked(stored) if stored is not None and stale else stored, standing.position, stale)
 
     async def search(

@@ -45,10 +45,11 @@ class Folded(msgspec.Struct):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """The event that a document's fold could not take, and why."""
+    """The event that a document's fold could not take, of which stream it is, and why."""
 
     position: int
     reason: str
+    stream_id: UUID
 
 
 class Grouped(msgspec.Struct, frozen=True):
@@ -146,7 +147,7 @@ class Folding:
             try:
                 event = decode(recorded)
             except EventDecodeError as error:
-                failures[key] = Failure(recorded.position, str(error))
+                failures[key] = Failure(recorded.position, str(error), recorded.stream_id)
                 continue
             for fold in plan.folds:
                 _add(groups, key, fold, event, recorded)
@@ -174,7 +175,7 @@ class Folding:
             return
         key = event_key(position)
         if self._takes(key, recorded):
-            failures[key] = Failure(position, reason)
+            failures[key] = Failure(position, reason, recorded.stream_id)
 
     def _may_take(self, recorded: RecordedEvent) -> bool:
         """Whether this event may be folded here, as far as can be told without its keys."""
@@ -194,6 +195,14 @@ class Folding:
         if self._wanted is not None and not self._wanted(key):
             return False
         return (key, recorded.position) not in self._skipped and recorded.position not in self._skipped_events
+
+    def skips(self, key: str, position: int) -> bool:
+        """Whether an event was given up for the document of this key."""
+        return (key, position) in self._skipped or position in self._skipped_events
+
+    def owner_of(self, key: str, failure: Failure) -> str:
+        """The text that tells which partition looks after a key that is parked for this failure."""
+        return str(failure.stream_id) if self.partition_by_stream else key
 
     def begins(self, items: Sequence[Item]) -> bool:
         """Whether the first of a document's events is known to begin it, so that there is nothing to load before."""
@@ -222,7 +231,7 @@ class Folding:
                     document = fold.apply(folded.document, event, recorded)
             except Exception as error:
                 folded.version, folded.document, folded.changed = before
-                return Failure(position, f"{type(error).__name__}: {error}")
+                return Failure(position, f"{type(error).__name__}: {error}", recorded.stream_id)
             if document is None and folded.document is None:
                 continue
             folded.document = document

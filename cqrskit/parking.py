@@ -11,12 +11,19 @@ from cqrskit.event_versions import base_of
 from cqrskit.folding import Failure, Folded, Folding, Grouped, Item, event_key
 from cqrskit.read_store import Change, IndexSpec, ReadStore
 
-__all__ = ["fold_into_stored", "fold_parked"]
+__all__ = ["fold_into_stored", "fold_parked", "parked_key"]
 
 OUT_OF_ORDER = (
     "it can be read now, but the documents that it belongs to may have had later events, and their order is kept: "
     "build them anew with"
 )
+NOT_FOUND = "the event that it was parked for does not belong to it any more: build its documents anew"
+
+
+def parked_key(folding: Folding, key: str, failure: Failure, items: Sequence[Item] = ()) -> ParkedKey:
+    """What is remembered of a key that failed; of its `items`, those behind the failure wait."""
+    behind = sum(item[2].position > failure.position for item in items)
+    return ParkedKey(key, failure.position, failure.reason, folding.owner_of(key, failure), behind)
 
 
 async def fold_parked(
@@ -24,26 +31,33 @@ async def fold_parked(
     event_store: EventStore,
     read_store: ReadStore,
     index: IndexSpec,
-    parked: Mapping[str, int],
+    parked: Mapping[str, ParkedKey],
     *,
     until: int,
     block_size: int,
+    must_be_seen: bool,
 ) -> dict[str, ParkedKey]:
-    """Fold what waits behind parked keys, each from the position given up to `until`; those that fail again.
+    """Fold what waits behind parked keys, each from its position up to `until`; those that fail again.
 
-    Each document gets its events in the order of the log, up to the first that fails.
+    Each document gets its events in the order of the log, up to the first that fails. Where it `must_be_seen`, a key is
+    level only if the event that it was parked for was among them, or was given up.
     """
     failed: dict[str, ParkedKey] = {}
-    for key, position in parked.items():
-        if key == event_key(position):
-            failed[key] = ParkedKey(key, position, f"{OUT_OF_ORDER} `cqrskit rebuild {folding.projection.name}`")
+    for key, given in parked.items():
+        if key == event_key(given.position) and not folding.skips(key, given.position):
+            reason = f"{OUT_OF_ORDER} `cqrskit rebuild {folding.projection.name}`"
+            failed[key] = msgspec.structs.replace(given, error=reason, events_waiting=0)
+    unseen = {key for key, given in parked.items() if not folding.skips(key, given.position)} - failed.keys()
     async for grouped in _portions(folding, event_store, parked, until, block_size):
         for key in parked.keys() & (grouped.groups.keys() | grouped.failures.keys()):
             items, unread = grouped.groups.get(key, []), grouped.failures.get(key)
+            at = parked[key].position
+            if any(item[2].position == at for item in items) or (unread is not None and unread.position == at):
+                unseen.discard(key)
             before = failed.get(key)
             if before is not None and key == event_key(before.position):
                 if unread is not None:
-                    failed[key] = ParkedKey(key, unread.position, unread.reason)
+                    failed[key] = parked_key(folding, key, unread)
                 continue
             if before is not None:
                 waiting = before.events_waiting + len(items)
@@ -51,27 +65,28 @@ async def fold_parked(
                 continue
             failure = await fold_into_stored(folding, read_store, index, key, items) or unread
             if failure is not None:
-                behind = sum(item[2].position > failure.position for item in items)
-                failed[key] = ParkedKey(key, failure.position, failure.reason, events_waiting=behind)
+                failed[key] = parked_key(folding, key, failure, items)
+    for key in unseen - failed.keys() if must_be_seen else ():
+        failed[key] = msgspec.structs.replace(parked[key], error=NOT_FOUND)
     return failed
 
 
 async def _portions(
-    folding: Folding, event_store: EventStore, parked: Mapping[str, int], until: int, block_size: int
+    folding: Folding, event_store: EventStore, parked: Mapping[str, ParkedKey], until: int, block_size: int
 ) -> AsyncIterator[Grouped]:
     """The parked keys' events in order, some at a time; only their streams are read where keys are streams."""
     if folding.by_stream:
         wanted = {base_of(stored_name) for stored_name in folding.types}
-        for key, position in parked.items():
+        for key, given in parked.items():
             events = [
                 event
                 for event in await event_store.load_streams([UUID(key)])
-                if position <= event.position <= until and base_of(event.type) in wanted
+                if given.position <= event.position <= until and base_of(event.type) in wanted
             ]
             for begin in range(0, len(events), block_size):
                 yield folding.group(events[begin : begin + block_size])
         return
-    after = min(parked.values()) - 1
+    after = min(given.position for given in parked.values()) - 1
     while after < until:
         feed = await event_store.read(after, min(block_size, until - after), folding.types, folding.feed_partition)
         yield folding.group(feed.events)
@@ -105,8 +120,8 @@ async def fold_into_stored(
             bad, refusal = middle, refused or refusal
         else:
             good, written = middle, folded
-    position = items[ends[bad - 1] - 1][2].position
-    return Failure(position, f"the read store refused it: {refusal}")
+    culprit = items[ends[bad - 1] - 1][2]
+    return Failure(culprit.position, f"the read store refused it: {refusal}", culprit.stream_id)
 
 
 def _ends_event(items: Sequence[Item], place: int) -> bool:

@@ -16,12 +16,13 @@ import structlog
 
 from cqrskit.checkpoints import Checkpoints, Lease, ParkedKey
 from cqrskit.consistency import Positions
-from cqrskit.errors import LeaseLost, ProjectionStopped, ServerUnavailable
+from cqrskit.errors import LeaseLost, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry
 from cqrskit.feed_reader import FeedReader
 from cqrskit.folding import Folded, Folding, Item
-from cqrskit.parking import fold_parked
+from cqrskit.parked_keys import ParkedKeys
+from cqrskit.parking import fold_parked, parked_key
 from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore, Stored
 from cqrskit.refresher import Refresher
@@ -97,7 +98,7 @@ class Projector:
         self._refresher = Refresher(read_store, self._index, settings.refresh_interval_seconds)
         self._held: OrderedDict[str, Stored] = OrderedDict()
         self._holds = not self._folding.only_begins
-        self._parked: dict[str, int] = {}
+        self._parked = ParkedKeys(checkpoints, lease, settings.parked_keys_max)
         self._refused: set[str] = set()
         self._doubtful = False
         self._writing: asyncio.Task[None] | None = None
@@ -132,8 +133,8 @@ class Projector:
         Raises ServerUnavailable.
         """
         await self._load_skipped()
-        await self._load_parked()
-        self._positions.publish(self.lease, self.position, self.visible_position, self._parked)
+        await self._parked.load()
+        self._positions.publish(self.lease, self.position, self.visible_position, self._parked.positions)
 
     async def stop(self) -> None:
         """Give up what is being written; it is folded again by whoever goes on."""
@@ -171,10 +172,11 @@ class Projector:
     async def _step(self) -> bool:
         self._wake.clear()
         if self._doubtful:
-            await self._load_parked()
+            await self._parked.load()
             self._doubtful = False
-        if self._parked and time.monotonic() - self._looked_at >= self._settings.poll_interval_seconds:
+        if self._parked.positions and time.monotonic() - self._looked_at >= self._settings.poll_interval_seconds:
             await self.retry_parked()
+        self._parked.check_number()
         gathered, level = await self._gather()
         if gathered.until > self._read_until:
             await self._finish_writing()
@@ -230,8 +232,8 @@ class Projector:
         """Fold a block's events into their documents, in memory."""
         grouped = self._folding.group(feed.events)
         groups, counts, changes = grouped.groups, gathered.events, gathered.changes
-        for key in self._parked.keys() & groups.keys():
-            parked_at = self._parked[key]
+        for key in self._parked.positions.keys() & groups.keys():
+            parked_at = self._parked.positions[key]
             behind = sum(item[2].position > parked_at for item in groups.pop(key))
             gathered.waiting[key] = gathered.waiting.get(key, 0) + behind
         started = await self._start_documents(groups, changes)
@@ -240,8 +242,7 @@ class Projector:
             folded = started.get(key) or Folded(0, None)
             failure = fold(folded, items)
             if failure is not None:
-                behind = sum(item[2].position > failure.position for item in items)
-                self._set_aside(gathered, ParkedKey(key, failure.position, failure.reason, behind))
+                self._set_aside(gathered, parked_key(self._folding, key, failure, items))
             counts[key] = counts.get(key, 0) + len(items)
             if folded.changed:
                 changes[key] = Change(key, folded.version, folded.document)
@@ -249,16 +250,21 @@ class Projector:
                     self._held[key] = Stored(key, folded.version, folded.document)
                     self._held.move_to_end(key)
         for key, failure in grouped.failures.items():
-            if key not in self._parked:
-                self._set_aside(gathered, ParkedKey(key, failure.position, failure.reason))
+            if key not in self._parked.positions:
+                self._set_aside(gathered, parked_key(self._folding, key, failure))
         while len(self._held) > self._held_max:
             self._held.popitem(last=False)
             self._all_held = False
 
+    def _forget(self, key: str) -> None:
+        """What is in memory of a document is not what is stored."""
+        self._held.pop(key, None)
+        self._all_held = False
+
     def _set_aside(self, gathered: _Gathered, parked: ParkedKey) -> None:
         """Park a key, in memory at once: what comes next is folded before this is written."""
         gathered.parked.append(parked)
-        self._parked[parked.key] = parked.position
+        self._parked.set_aside(parked.key, parked.position)
 
     async def _start_documents(
         self, groups: Mapping[str, list[Item]], changes: Mapping[str, Change]
@@ -290,7 +296,7 @@ class Projector:
         for key in lost:
             gathered.changes.pop(key, None)
             gathered.waiting[key] = gathered.waiting.get(key, 0) + gathered.events[key]
-            self._held.pop(key, None)
+            self._forget(key)
 
     # --- write
 
@@ -310,7 +316,9 @@ class Projector:
             found = await self._find_refused(refused[: self._settings.parked_keys_max + 1], gathered.until)
             parked.update(found)
             self._refused.update(found)
-        await self._park(list(parked.values()))
+        for key in parked:
+            self._forget(key)
+        await self._parked.park(list(parked.values()))
         if gathered.waiting:
             await self._checkpoints.count_waiting(self.lease, gathered.waiting)
         if gathered.events:
@@ -324,41 +332,21 @@ class Projector:
         """The events after which the store does not take these documents any more; what was before them is written."""
         if not keys:
             return {}
-        return await self._fold_again(dict.fromkeys(keys, self.position + 1), until)
+        before = self.position + 1
+        return await self._fold_again({key: ParkedKey(key, before, "", key) for key in keys}, until, retry=False)
 
-    async def _fold_again(self, positions: Mapping[str, int], until: int) -> dict[str, ParkedKey]:
+    async def _fold_again(self, parked: Mapping[str, ParkedKey], until: int, *, retry: bool) -> dict[str, ParkedKey]:
         """Fold documents' events anew, each from a position on, into what is stored; those that cannot be."""
         return await fold_parked(
             self._folding,
             self._event_store,
             self._read_store,
             self._index,
-            positions,
+            parked,
             until=until,
             block_size=self._settings.block_size_max,
+            must_be_seen=retry,
         )
-
-    async def _park(self, parked: list[ParkedKey]) -> None:
-        if not parked:
-            return
-        for key in parked:
-            log.error(
-                "projector.key_parked",
-                projection=self.projection.name,
-                key=key.key,
-                position=key.position,
-                reason=key.error,
-            )
-            self._held.pop(key.key, None)
-        await self._checkpoints.park(self.lease, parked)
-        for key in parked:
-            self._parked[key.key] = min(key.position, self._parked.get(key.key, key.position))
-        if len(self._parked) > self._settings.parked_keys_max:
-            raise ProjectionStopped(
-                f"projection {self.projection.name!r} has parked {len(self._parked)} keys, more than "
-                f"CQRSKIT_PARKED_KEYS_MAX allows ({self._settings.parked_keys_max}): its code is probably wrong rather "
-                f"than its events; the last one was {parked[-1].key!r}: {parked[-1].error}"
-            )
 
     # --- checkpoint
 
@@ -366,7 +354,7 @@ class Projector:
         if not await self._checkpoints.save(self.lease, self.position, self.visible_position):
             number = self.lease.partition.number
             raise LeaseLost(f"partition {number} of projection {self.projection.name!r} belongs to another worker")
-        self._positions.publish(self.lease, self.position, self.visible_position, self._parked)
+        self._positions.publish(self.lease, self.position, self.visible_position, self._parked.positions)
 
     async def _became_visible(self, position: int) -> None:
         """Searches see all documents up to a position, and all there are unless more were written meanwhile."""
@@ -377,14 +365,6 @@ class Projector:
                 return
 
     # --- parked keys
-
-    async def _load_parked(self) -> list[ParkedKey]:
-        """The keys of this partition that are parked."""
-        parked = await self._checkpoints.parked(self.lease.projection, self.lease.generation)
-        own = [key for key in parked if self.lease.partition.owns(key.key)]
-        self._parked.clear()
-        self._parked.update((key.key, key.position) for key in own)
-        return own
 
     async def _load_skipped(self) -> None:
         """The events that somebody gave up: no fold sees them."""
@@ -403,25 +383,13 @@ class Projector:
         """
         await self._finish_writing()
         self._looked_at = time.monotonic()
-        wanted = {key.key: key.position for key in await self._load_parked() if key.retry_requested}
+        wanted = {key.key: key for key in await self._parked.load() if key.retry_requested}
         if not wanted:
             return
         await self._load_skipped()
-        failed = await self._fold_again(wanted, self.position)
+        failed = await self._fold_again(wanted, self.position, retry=True)
         if not self._read_store.writes_are_visible:
             await self._read_store.refresh(self._index)
-        level = [key for key in wanted if key not in failed]
-        await self._checkpoints.unpark(self.lease, level)
-        for key in level:
-            self._parked.pop(key, None)
-            log.info("projector.key_retried", projection=self.projection.name, key=key)
-        for key, parked in failed.items():
-            await self._checkpoints.repark(self.lease, parked)
-            self._parked[key] = parked.position
-            log.error(
-                "projector.key_parked",
-                projection=self.projection.name,
-                key=key,
-                position=parked.position,
-                reason=parked.error,
-            )
+        for key in wanted:
+            self._forget(key)
+        await self._parked.retried(wanted, failed)

@@ -64,19 +64,19 @@ class Retrying:
             waiting = {key for key in keys if key in parked and parked[key].retry_requested}
             if not waiting or time.monotonic() >= deadline:
                 return [_outcome(key, parked.get(key)) for key in keys]
-            await self._retry_here(waiting, deadline)
+            await self._retry_here({parked[key].owner for key in waiting}, deadline)
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _parked(self) -> dict[str, ParkedKey]:
         return {key.key: key for key in await self._checkpoints.parked(self._projection.name, self._number)}
 
-    async def _retry_here(self, keys: Collection[str], deadline: float) -> None:
-        """Do the work of those partitions that nobody holds."""
+    async def _retry_here(self, owners: Collection[str], deadline: float) -> None:
+        """Do the work of those of these partitions that nobody holds."""
         generation = await self._generation()
         if generation is None or generation.paused:
             return
         count = len(generation.partitions)
-        numbers = {partition_of(key, count) for key in keys}
+        numbers = {partition_of(owner, count) for owner in owners}
         for partition in generation.partitions:
             if partition.number not in numbers or (partition.leased_seconds or 0) > 0:
                 continue

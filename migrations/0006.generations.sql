@@ -78,6 +78,7 @@ CREATE TABLE parked_keys (
     key text COLLATE "C" NOT NULL,
     position bigint NOT NULL,
     error text NOT NULL,
+    owner text COLLATE "C" NOT NULL,
     events_waiting bigint NOT NULL DEFAULT 0,
     parked_at timestamptz NOT NULL DEFAULT now(),
     retry_requested_at timestamptz,
@@ -86,6 +87,7 @@ CREATE TABLE parked_keys (
     FOREIGN KEY (projection, generation) REFERENCES generations (projection, generation) ON DELETE CASCADE
 );
 
+COMMENT ON COLUMN parked_keys.owner IS 'What its partition is told by: the key, or the stream of the event that failed.';
 COMMENT ON COLUMN parked_keys.position IS 'The event that could not be folded; it and all later ones of the key wait.';
 
 CREATE TABLE skipped_events (

@@ -205,6 +205,7 @@ class PostgresCheckpoints:
             "keys": [each.key for each in parked],
             "positions": [each.position for each in parked],
             "errors": [each.error for each in parked],
+            "owners": [each.owner for each in parked],
             "waiting": [each.events_waiting for each in parked],
         }
         await self._execute("park_keys", values)
@@ -239,6 +240,7 @@ class PostgresCheckpoints:
             "key": parked.key,
             "position": parked.position,
             "error": parked.error,
+            "owner": parked.owner,
             "waiting": parked.events_waiting,
         }
         await self._execute("repark_key", values)
