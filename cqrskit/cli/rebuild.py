@@ -13,7 +13,7 @@ from cqrskit.application import Application, Runtime
 from cqrskit.checkpoints import Generation, GenerationState
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, die_with_parent, json_option, run
-from cqrskit.cli.verify import line_of, verified
+from cqrskit.cli.verify import counted, line_of, verified
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError
 from cqrskit.generations import live_generation
@@ -133,7 +133,7 @@ async def _rebuild(runtime: Runtime, projection: type[Projection], wanted: _Want
         parked = generation.parked_keys
         swap = wanted.swap and differences == 0
         if swap and not wanted.allow_parked and parked > (0 if live is None else live.parked_keys):
-            _tell(f"{parked} keys are parked: see `cqrskit parked list {projection.name}`, or swap with --allow-parked")
+            _tell(f"{counted(parked, 'key')} parked: see `cqrskit parked list {projection.name}`, or swap with --allow-parked")
             swap = False
         if swap:
             await work.swap(generation)
@@ -157,7 +157,7 @@ async def _verified(runtime: Runtime, projection: type[Projection], generation: 
     for difference in result.differences:
         _tell(line_of(difference))
     if result.differences_count:
-        _tell(f"{result.differences_count:,} documents are not what the log says, so they do not go live")
+        _tell(f"{counted(result.differences_count, 'document')} not as the log says, so the generation does not go live")
     return result.differences_count
 
 
@@ -175,12 +175,15 @@ async def _build(runtime: Runtime, projection: type[Projection], generation: Gen
     try:
         await _show_progress(runtime, projection, generation, ended, quiet=wanted.as_json)
         outputs = await ended
+    except asyncio.CancelledError:
+        _tell_how_to_go_on(projection)
+        raise
     finally:
         ended.cancel()
         for process in processes:
             if process.returncode is None:
                 process.terminate()
-        await asyncio.gather(*(process.wait() for process in processes))
+        await asyncio.gather(ended, *(process.wait() for process in processes), return_exceptions=True)
     failed = [
         (number, process.returncode, errors.decode(errors="replace").strip())
         for number, process, (_, errors) in zip(numbers, processes, outputs, strict=True)
@@ -189,8 +192,12 @@ async def _build(runtime: Runtime, projection: type[Projection], generation: Gen
     for number, code, text in failed:
         _tell(f"slice {number} ended with exit code {code}: {text or 'no message'}")
     if failed:
-        _tell(f"run `cqrskit rebuild {projection.name}` again to go on where it stopped")
+        _tell_how_to_go_on(projection)
     return not failed
+
+
+def _tell_how_to_go_on(projection: type[Projection]) -> None:
+    _tell(f"run `cqrskit rebuild {projection.name}` again to go on where it stopped")
 
 
 async def _start_slice(
@@ -312,13 +319,17 @@ def _show_plan(plan: RebuildPlan, as_json: bool) -> None:
     _lines(
         [
             ("projection", plan.projection),
-            ("events to read", f"{plan.events:,} by each of {plan.slices} slices"),
+            ("events to read", f"{plan.events:,}" + (f" by each of {plan.slices} slices" if plan.slices > 1 else "")),
             ("documents now", "none" if plan.documents is None else f"{plan.documents:,}"),
-            ("disk, about as now", "unknown" if plan.bytes is None else f"{plan.bytes / 1e6:,.1f} MB"),
+            ("disk, about as now", "unknown" if plan.bytes is None else _size(plan.bytes)),
             ("time", "unknown until it was built once" if plan.seconds is None else f"about {plan.seconds:,.0f} s"),
             *([("goes on with", f"generation {plan.continues}")] if plan.continues is not None else []),
         ]
     )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e3:,.0f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:,.1f} MB"
 
 
 def _show_result(result: Result, as_json: bool) -> None:

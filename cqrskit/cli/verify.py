@@ -16,7 +16,7 @@ from cqrskit.settings import load_settings
 from cqrskit.telemetry import configure_logging
 from cqrskit.verification import Difference, ParkedDocument, VerificationReport
 
-__all__ = ["Verified", "line_of", "verified", "verify_command"]
+__all__ = ["Verified", "counted", "line_of", "verified", "verify_command"]
 
 LISTED = 20
 
@@ -101,6 +101,11 @@ async def _generation(runtime: Runtime, projection: type[Projection], number: in
         return found
     for each in own:
         if each.number == number:
+            if each.code.shape != fingerprint_of(projection).shape:
+                raise ConfigurationError(
+                    f"generation {number} of projection {projection.name!r} has other fields than this code: verify it "
+                    "with the code that made it"
+                )
             return each
     numbers = ", ".join(str(each.number) for each in own) or "none"
     raise ConfigurationError(f"projection {projection.name!r} has no generation {number}; it has: {numbers}")
@@ -166,6 +171,11 @@ def line_of(difference: Difference) -> str:
     return line + f"version {difference.found_version} in the store, {difference.expected_version} by the log"
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of something, such as ``1 key`` or ``1,000 keys``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def _show(result: Verified, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(result).decode())
@@ -177,7 +187,8 @@ def _show(result: Verified, as_json: bool) -> None:
     for parked in result.parked:
         print(f"parked {parked.key}: since position {parked.position}, see `cqrskit parked show`")
     number = f"generation {result.generation} of {result.projection}"
-    verdict = f"{result.differences_count:,} differences" if result.differences_count else "all as the log says"
-    print(f"{number}: {result.documents:,} documents compared up to position {result.position:,}: {verdict}")
+    verdict = counted(result.differences_count, "difference") if result.differences_count else "all as the log says"
+    compared = f"{counted(result.documents, 'document')} compared up to position {result.position:,}"
+    print(f"{number}: {compared}: {verdict}")
     if result.adopted:
         print("its documents are what this code folds, so no rebuild is due")
