@@ -19,6 +19,7 @@ from cqrskit.errors import (
     CqrskitError,
     DeadlineExceeded,
     DefinitionError,
+    DocumentParked,
     IdempotencyConflict,
     InvalidCursor,
     InvalidIdempotencyKey,
@@ -35,11 +36,12 @@ from cqrskit.events import Metadata, RecordedEvent
 from cqrskit.executor import CommandResult, Executor
 from cqrskit.identifiers import new_id
 from cqrskit.projection import Projection, on
-from cqrskit.query import All, Any, Condition, Match, Not, Query, Range, Sort, Term, Terms
+from cqrskit.query import All, Any, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
 from cqrskit.read_store import IndexSettings, Page, Stored
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings, load_settings
 from cqrskit.status import ProjectionStatus
+from cqrskit.summary import DateHistogram, Figures, Group, Groups, Histogram, Summary, Values
 
 __all__ = [
     "Aggregate",
@@ -57,9 +59,16 @@ __all__ = [
     "Condition",
     "ConfigurationError",
     "CqrskitError",
+    "DateHistogram",
     "DeadlineExceeded",
     "DefinitionError",
+    "DocumentParked",
     "Executor",
+    "Exists",
+    "Figures",
+    "Group",
+    "Groups",
+    "Histogram",
     "IdempotencyConflict",
     "IndexSettings",
     "Indexed",
@@ -68,11 +77,12 @@ __all__ = [
     "InvalidQuery",
     "Match",
     "Metadata",
-    "Nested",
     "MigrationRequired",
+    "Nested",
     "Not",
     "NotYetVisible",
     "Page",
+    "Prefix",
     "Projection",
     "ProjectionStatus",
     "Query",
@@ -88,10 +98,12 @@ __all__ = [
     "ShuttingDown",
     "Sort",
     "Stored",
+    "Summary",
     "Term",
     "Terms",
     "Text",
     "Unindexed",
+    "Values",
     "event",
     "handles",
     "load_settings",

@@ -14,8 +14,10 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from cqrskit.decisions import Batch, Decider
+from cqrskit.batch import Batch
+from cqrskit.decisions import Decider
 from cqrskit.errors import (
+    AlreadyThere,
     CommandFailed,
     CommitUnknown,
     CqrskitError,
@@ -34,13 +36,15 @@ log = structlog.get_logger(__name__)
 
 LOOK_SECONDS_MIN = 1.0
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
+CAUTIOUS_BATCHES_MIN, CAUTIOUS_BATCHES_MAX = 8, 1_024
 
 
 class Appender:
     """The executor's way into the log, one batch at a time.
 
     `known_head` is the log's head after the last append. All that was appended after `_alone_since` was appended here.
-    `locked_batches` more batches are to be decided under the lock, since others write the same streams.
+    `locked_batches` more batches are to be decided under the lock, since others write the same streams, and in
+    `cautious_batches` more nothing is to be presumed new, since much of what comes is not.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class Appender:
         self._alone_since = 0
         self.locked_batches = 0
         self._locked_batches_next = LOCKED_BATCHES_MIN
+        self.cautious_batches = 0
+        self._cautious_batches_next = CAUTIOUS_BATCHES_MIN
 
     def begin(self, head: int) -> None:
         """The log's head at the start."""
@@ -76,6 +82,12 @@ class Appender:
         self.locked_batches -= wanted
         return wanted
 
+    def may_presume(self) -> bool:
+        """Whether the next batch may presume that what its commands call new is new; asking counts it."""
+        cautious = self.cautious_batches > 0
+        self.cautious_batches -= cautious
+        return not cautious
+
     def undo(self, batch: Batch) -> list[Waiting]:
         """Take a batch's decisions back; its commands are to be decided again, or told that nothing happened."""
         self._decider.undo(batch)
@@ -86,6 +98,8 @@ class Appender:
         previous_head = await self._append_unlocked(batch)
         self._committed(batch, previous_head)
         self._locked_batches_next = LOCKED_BATCHES_MIN
+        if batch.presuming:
+            self._cautious_batches_next = max(self._cautious_batches_next // 2, CAUTIOUS_BATCHES_MIN)
 
     async def _append_unlocked(self, batch: Batch) -> int:
         """Append what was decided from memory, if that was current; StreamConflict if not. The head before it."""
@@ -122,9 +136,16 @@ class Appender:
 
     async def process_locked(self, commands: list[Waiting]) -> None:
         """Decide and append while the log's head is held: nothing can change meanwhile."""
-        if not commands:
-            return
-        batch = Batch(commands)
+        try:
+            rest = commands
+            while rest:
+                rest = _still_wanted(await self._process_batch_locked(rest))
+        finally:
+            _answer_all(commands)
+
+    async def _process_batch_locked(self, commands: list[Waiting]) -> list[Waiting]:
+        """Process as many of these as one batch has room for; the others are returned."""
+        batch = Batch(list(commands))
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 previous_head = await self._append_locked(batch)
@@ -139,8 +160,7 @@ class Appender:
             await self.recover(batch, failure, locked=True)
         except Exception as error:
             await self.recover(batch, undecidable(error) if batch.new is None else CommitUnknown(), locked=True)
-        finally:
-            _answer_all(commands)
+        return commands[len(batch.commands) :]
 
     async def _append_locked(self, batch: Batch) -> int:
         async with self._store.locked() as held:
@@ -151,6 +171,7 @@ class Appender:
                 await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
+            batch.leave_undecided()
             new = self._decider.complete(batch)
             if new.events or new.receipts:
                 await held.append(new)
@@ -192,8 +213,7 @@ class Appender:
         if isinstance(failure, CommitUnknown):
             await self._find_out(batch)
         elif isinstance(failure, StreamConflict) and not locked:
-            self.locked_batches = self._locked_batches_next
-            self._locked_batches_next = min(2 * self._locked_batches_next, LOCKED_BATCHES_MAX)
+            self._become_careful(presumed_wrongly=batch.presuming and isinstance(failure, AlreadyThere))
             await self.process_locked(self.undo(batch))
         elif isinstance(failure, ServerUnavailable) or len(batch.commands) == 1:
             for waiting in self.undo(batch):
@@ -201,13 +221,18 @@ class Appender:
         else:
             await self._decide_in_halves(self.undo(batch))
 
+    def _become_careful(self, *, presumed_wrongly: bool) -> None:
+        """For a while, and for longer each time that it happens again."""
+        if presumed_wrongly:
+            self.cautious_batches = self._cautious_batches_next
+            self._cautious_batches_next = min(2 * self._cautious_batches_next, CAUTIOUS_BATCHES_MAX)
+        else:
+            self.locked_batches = self._locked_batches_next
+            self._locked_batches_next = min(2 * self._locked_batches_next, LOCKED_BATCHES_MAX)
+
     async def _decide_in_halves(self, commands: list[Waiting]) -> None:
         """Decide again, in two batches; those that are too late by now are told that nothing was changed."""
-        now = asyncio.get_running_loop().time()
-        for waiting in commands:
-            if waiting.deadline < now:
-                waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
-        rest = [waiting for waiting in commands if not waiting.resolved]
+        rest = _still_wanted(commands)
         middle = len(rest) // 2
         await self.process_locked(rest[:middle])
         await self.process_locked(rest[middle:])
@@ -241,6 +266,15 @@ def undecidable(error: Exception) -> CommandFailed:
     failure = CommandFailed("of this batch", f"{type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
+
+
+def _still_wanted(commands: Iterable[Waiting]) -> list[Waiting]:
+    """Those that are not too late; the others are told that nothing was changed."""
+    now = asyncio.get_running_loop().time()
+    for waiting in commands:
+        if waiting.deadline < now:
+            waiting.resolve(DeadlineExceeded(type(waiting.command).__name__, waiting.timeout_seconds))
+    return [waiting for waiting in commands if not waiting.resolved]
 
 
 def _answer_all(commands: Iterable[Waiting]) -> None:

@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import difflib
 import gc
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -95,8 +96,12 @@ class Application:
         for projection in self.projections:
             if projection.name == name:
                 return projection
-        known = ", ".join(sorted(projection.name for projection in self.projections)) or "none"
-        raise ConfigurationError(f"there is no projection named {name!r}; the projections are: {known}")
+        names = sorted(projection.name for projection in self.projections)
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? The" if near else "the"
+        raise ConfigurationError(
+            f"there is no projection named {name!r}; {hint} projections are: {', '.join(names) or 'none'}"
+        )
 
     @asynccontextmanager
     async def open(

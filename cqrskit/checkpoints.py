@@ -162,6 +162,12 @@ class Checkpoints(Protocol):
         The retired one's leases end in the same moment. `rolled_back` is noted of the retired one.
         """
 
+    async def reset(self, projection: str, code: Fingerprint, partitions: int) -> int:
+        """Make a generation at position 0 that is live at once, and retire the live one; the new one's number.
+
+        The retired one's leases end in the same moment.
+        """
+
     async def delete_generation(self, projection: str, generation: int) -> bool:
         """Forget a generation that is not live and that no worker holds; False if it is live or held."""
 

@@ -31,6 +31,14 @@ class Command(msgspec.Struct, metaclass=FrozenStructMeta, frozen=True, forbid_un
         """
         return None
 
+    def new_ids(self) -> Iterable[UUID]:
+        """Ids of aggregates that this command is to make, as a rule for the first time.
+
+        Override it, as ``return (self.transfer_id,)``, and these are taken for free without a look at the log. Whatever
+        you name, every answer is the same: the append finds out if one is taken, and the command is decided again.
+        """
+        return ()
+
 
 Handler = Callable[[Any, Any], Any]
 """``handler(command, repository) -> reply``: synchronous, without I/O or clock, since it may run again."""

@@ -19,6 +19,7 @@ from cqrskit.projection import Projection
 from cqrskit.query import Query
 from cqrskit.read_store import IndexSpec, Page, ReadStore, Stored
 from cqrskit.settings import Settings
+from cqrskit.summary import Groups, Summary
 
 __all__ = ["Answer", "Positions", "Reader", "Standing"]
 
@@ -203,6 +204,14 @@ class Reader:
         if standing.parked:
             page = Page([_marked(row) if row.id in standing.parked else row for row in page.items], page.next)
         return Answer(page, standing.visible_position, bool(standing.parked))
+
+    async def summarize(
+        self, projection: type[Projection], summary: Summary, *, min_position: int | None = None
+    ) -> Answer[Groups]:
+        """Counts, sums and histograms of the documents that a search finds. Raises as `search` does."""
+        standing = await self._reach(projection, min_position, visible=True)
+        groups = await self._read_store.summarize(standing.index, summary)
+        return Answer(groups, standing.visible_position, bool(standing.parked))
 
     async def index(self, projection: type[Projection]) -> IndexSpec:
         """The index that this program reads at present, for whoever asks the read store (or its client) directly."""

@@ -3,139 +3,39 @@
 An aggregate that is not in memory stops a handler; what the whole batch misses is then loaded in one query, and those
 handlers run again. A handler that fails after it changed an aggregate has its changes undone. A command whose
 idempotency key was used before does not run: it gets the first reply.
+
+A batch may presume that keys are new, and so are the aggregates that its commands call new: then nothing is loaded for
+them. Where a command is accepted, the append shows whether that was so, since each key and each first version can be
+taken once; if it was not, the batch is decided again without presuming. Where a decision rests on a presumption that no
+append will show (a refusal does), everything is looked up before the command is decided.
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from cqrskit.aggregate import ProbeStopped, decision_time
+from cqrskit.batch import Batch, Decision
 from cqrskit.commands import HandlerRegistry, uuids_of
-from cqrskit.errors import (
-    CommandFailed,
-    CqrskitError,
-    IdempotencyConflict,
-    Rejected,
-    StreamConflict,
-    remembered_refusal,
-)
-from cqrskit.event_store import LogReader, NewBatch, Snapshot
+from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected
+from cqrskit.event_store import LogReader, NewBatch
 from cqrskit.events import EventRegistry, NewEvent
 from cqrskit.loading import Loader
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
-from cqrskit.repository import MissingAggregate, Repository
-from cqrskit.submissions import CommandResult, Waiting
+from cqrskit.repository import PRESUMED, MissingAggregate, Repository, Unproven
+from cqrskit.submissions import Waiting
 
-__all__ = ["Batch", "Decider", "Decision"]
+__all__ = ["Decider"]
 
 log = structlog.get_logger(__name__)
 
+STREAMS_MAX = 20_000
+"""So many streams, and those of one command more, are loaded for a batch before its first commands are decided."""
 YIELD_EVERY_COMMANDS = 32
 """So often others get a turn while a batch is decided: above all the append of the batch before."""
-
-
-class Decision(msgspec.Struct):
-    """What became of one command: its events, and its reply or its refusal.
-
-    `looks` are the streams that it rests on beside those it appends to, with the version that was seen and the head at
-    which that was certainly current. `content` and `outcome` are those of a command with a key, and `remembered_under`
-    the keys for which receipts are to be written. `replay_of` is the receipt or the decision whose outcome it gets.
-    """
-
-    waiting: Waiting
-    now: datetime
-    events: list[NewEvent]
-    looks: list[tuple[UUID, int, int]]
-    reply: Any = None
-    error: CqrskitError | None = None
-    outcome: bytes | None = None
-    content: bytes | None = None
-    replay_of: "Receipt | Decision | None" = None
-    remembered_under: tuple[str, ...] = ()
-    position: int | None = None
-    place: int = 0
-    result: Any = None
-
-    @property
-    def only_looks(self) -> bool:
-        """Whether it was accepted, here and now, and changed nothing."""
-        return not self.events and self.error is None and self.replay_of is None
-
-    def result_after(self, previous_head: int) -> CommandResult | CqrskitError:
-        """What the caller is told when the batch is durable; `result` keeps it for duplicates of the command."""
-        if isinstance(self.replay_of, Decision):
-            first = self.replay_of.result
-            if isinstance(first, Rejected):
-                return remembered_refusal(first.code, str(first), first.details, first.position)
-            return first if isinstance(first, CqrskitError) else CommandResult(first.reply, first.position, False, True)
-        position = previous_head + self.place if self.position is None else self.position
-        if self.error is not None:
-            if isinstance(self.error, Rejected) and self.remembered_under and self.replay_of is None:
-                self.error.position = position
-            return self.error
-        if self.replay_of is not None:
-            return CommandResult(self.reply, self.replay_of.position, False, True)
-        return CommandResult(self.reply, position, bool(self.events))
-
-
-class Batch:
-    """Commands that are decided together and appended in one transaction, in this order.
-
-    `after` is the batch that is being appended meanwhile, on whose decisions these rest. `commands` are decided, or
-    about to be; a batch that could not be decided as a whole has fewer `decisions`. `done` when its appending has
-    ended, and then `failure` says why it is not durable. `new` is what is to be appended, once that is known.
-    """
-
-    def __init__(self, commands: list[Waiting], *, after: "Batch | None" = None) -> None:
-        self.commands = commands
-        self.after = after
-        self.decisions: list[Decision] = []
-        self.decided: dict[UUID, list[Any]] = {}
-        self.keys: dict[str, Decision] = {}
-        self.due_snapshots: set[UUID] = set()
-        self.snapshots: list[Snapshot] = []
-        self.new: NewBatch | None = None
-        self.positions: dict[UUID, int] = {}
-        self.appending: asyncio.Task[None] | None = None
-        self.done = False
-        self.failure: CqrskitError | None = None
-
-    def looked_at(self) -> dict[UUID, tuple[int, int]]:
-        """Streams that were looked at and not appended to, each with the version seen and the head it was current at.
-
-        Only a look at the log tells whether these are current. StreamConflict if a decision saw a stream otherwise than
-        those before left it: it was loaded anew meanwhile, and somebody else had changed it.
-        """
-        if not any(decision.looks for decision in self.decisions):
-            return {}
-        looked: dict[UUID, tuple[int, int]] = {}
-        versions: dict[UUID, int] = {}
-        for decision in self.decisions:
-            for stream_id, version, as_of in decision.looks:
-                looked.setdefault(stream_id, (version, as_of))
-                if versions.setdefault(stream_id, version) != version:
-                    raise StreamConflict(f"stream {stream_id} was seen in two versions")
-            for event in decision.events:
-                before = event.stream_version - 1
-                if versions.get(event.stream_id, before) != before:
-                    raise StreamConflict(f"stream {event.stream_id} was seen in two versions")
-                versions[event.stream_id] = event.stream_version
-        return {stream_id: seen for stream_id, seen in looked.items() if stream_id not in self.decided}
-
-    def events_of(self, stream_id: UUID) -> Iterator[Any]:
-        """Events of a stream that were decided here or in the batch before."""
-        for batch in (self.after, self):
-            if batch is not None:
-                yield from batch.decided.get(stream_id, ())
-
-    def first_with(self, key: str) -> Decision | None:
-        """The decision of a command with this key, here or in the batch before."""
-        return self.keys.get(key) or (None if self.after is None else self.after.keys.get(key))
 
 
 class Decider:
@@ -148,32 +48,77 @@ class Decider:
         repository: Repository,
         *,
         snapshot_every_events: int,
+        events_max: int,
+        bytes_max: int,
     ) -> None:
+        """A batch is full once its decisions have made `events_max` events, or `bytes_max` bytes to be written."""
         self._registry = registry
         self._handlers = handlers
         self._repository = repository
         self._loader = Loader(repository)
         self._codec = ReceiptCodec(handlers)
         self._snapshot_every_events = snapshot_every_events
+        self._events_max = events_max
+        self._bytes_max = bytes_max
 
     async def decide(self, batch: Batch, reader: LogReader, *, now: datetime, as_of: int) -> None:
-        """Decide the batch's commands that are not decided yet; `as_of` is a head that what `reader` sees contains."""
-        commands = batch.commands[len(batch.decisions) :]
-        if not commands:
+        """Decide the batch's commands that are not decided yet, until it is full.
+
+        `as_of` is a head that what `reader` sees contains.
+        """
+        if len(batch.decisions) == len(batch.commands):
             return
         self._repository.now = now
         token = decision_time.set(now)
         try:
-            wanted: set[UUID] = set()
-            for waiting in commands:
-                uuids_of(waiting.command, wanted)
-            keys = [key for each in commands for key in each.keys if batch.first_with(key) is None]
-            receipts = await self._load(batch, wanted, keys, reader, as_of)
-            while len(batch.decisions) < len(batch.commands):
-                missing = await self._decide_until_miss(batch, receipts)
-                await self._load(batch, missing, (), reader, as_of)
+            while len(batch.decisions) < len(batch.commands) and not batch.full:
+                await self._decide_portion(batch, reader, as_of)
         finally:
             decision_time.reset(token)
+
+    async def _decide_portion(self, batch: Batch, reader: LogReader, as_of: int) -> None:
+        """Decide the next commands, so many that what they name is not too much to have in memory at once."""
+        repository = self._repository
+        until = len(batch.decisions)
+        wanted: set[UUID] = set()
+        while until < len(batch.commands) and len(wanted) < STREAMS_MAX:
+            uuids_of(batch.commands[until].command, wanted)
+            until += 1
+        commands = batch.commands[len(batch.decisions) : until]
+        if not batch.presuming:
+            await self._decide_looked_up(batch, commands, wanted, reader, as_of)
+            return
+        new = {each for waiting in commands for each in waiting.command.new_ids() if not batch.begun(each)}
+        await self._load(batch, wanted - new, (), reader, as_of)
+        repository.presume_absent(new)
+        repository.required_as_of = PRESUMED
+        try:
+            await self._decide_all(batch, commands, {}, reader, as_of)
+        except Unproven:
+            repository.required_as_of = 0
+            rest = batch.commands[len(batch.decisions) : until]
+            await self._decide_looked_up(batch, rest, wanted, reader, as_of)
+        finally:
+            repository.required_as_of = 0
+
+    async def _decide_looked_up(
+        self, batch: Batch, commands: list[Waiting], wanted: set[UUID], reader: LogReader, as_of: int
+    ) -> None:
+        """Decide commands after a look at what they name, and at the receipts of their keys."""
+        keys = [key for waiting in commands for key in waiting.keys if batch.first_with(key) is None]
+        receipts = await self._load(batch, wanted, keys, reader, as_of)
+        await self._decide_all(batch, commands, receipts, reader, as_of)
+
+    async def _decide_all(
+        self, batch: Batch, commands: list[Waiting], receipts: dict[str, Receipt], reader: LogReader, as_of: int
+    ) -> None:
+        """Decide commands, loading what they turn out to need; until the batch is full. Raises Unproven."""
+        rest = commands
+        while rest and not batch.full:
+            before = len(batch.decisions)
+            missing = await self._decide_until_miss(batch, rest, receipts)
+            rest = rest[len(batch.decisions) - before :]
+            await self._load(batch, missing, (), reader, as_of)
 
     def undo(self, batch: Batch) -> None:
         """Forget what the batch changed in memory."""
@@ -238,30 +183,60 @@ class Decider:
 
     # --- one command after another
 
-    async def _decide_until_miss(self, batch: Batch, receipts: dict[str, Receipt]) -> set[UUID]:
+    async def _decide_until_miss(
+        self, batch: Batch, commands: list[Waiting], receipts: dict[str, Receipt]
+    ) -> set[UUID]:
         """Add decisions until a handler misses an aggregate; then return what it and all later ones miss."""
-        commands = batch.commands[len(batch.decisions) :]
         for number, waiting in enumerate(commands, 1):
             self._repository.touched = []
             try:
-                decision = self._decide(batch, waiting, receipts)
+                decision = self._decide_or_fail(batch, waiting, receipts)
             except MissingAggregate as miss:
                 changed = self._undo_pending()
                 return {miss.stream_id, *changed, *self._probe(commands[number:])}
-            except Exception as unexpected:
-                decision = self._failed(waiting, unexpected)
-            batch.decisions.append(decision)
+            except Unproven:
+                self._undo_pending()
+                raise
+            self._take(batch, decision)
+            if batch.full:
+                break
             if number % YIELD_EVERY_COMMANDS == 0:
                 await asyncio.sleep(0)
         return set()
 
+    def _take(self, batch: Batch, decision: Decision) -> None:
+        """Add a decision to the batch, which may be full then."""
+        batch.decisions.append(decision)
+        events = decision.events
+        batch.event_count += len(events)
+        batch.size_bytes += sum([len(event.data) + len(event.metadata) for event in events])
+        if decision.outcome is not None and decision.content is not None:
+            batch.size_bytes += len(decision.content) + len(decision.outcome)
+        batch.full = batch.event_count >= self._events_max or batch.size_bytes >= self._bytes_max
+
+    def _decide_or_fail(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
+        try:
+            decision = self._decide(batch, waiting, receipts)
+        except Exception as unexpected:
+            self._require_proof(batch, waiting, ())
+            return self._failed(waiting, unexpected)
+        self._require_proof(batch, waiting, decision.remembered_under)
+        return decision
+
+    def _require_proof(self, batch: Batch, waiting: Waiting, written: tuple[str, ...]) -> None:
+        """Unproven if a key that was not looked up is neither to be written nor that of a command just decided."""
+        if self._repository.required_as_of != PRESUMED or written == waiting.keys:
+            return
+        if any(key not in written and batch.first_with(key) is None for key in waiting.keys):
+            raise Unproven
+
     def _failed(self, waiting: Waiting, unexpected: Exception) -> Decision:
         """The handler raised what it should not, or what it decided cannot be stored: this command fails, alone."""
+        looks = self._repository.looks(accepted=False)
         name = type(waiting.command).__name__
         log.error("executor.handler_failed", command=name, exc_info=unexpected)
         error = CommandFailed(name, f"{type(unexpected).__name__}: {unexpected}")
         error.__cause__ = unexpected
-        looks = self._repository.looks(accepted=False)
         self._undo_pending()
         return Decision(waiting, self._repository.now, [], looks, error=error)
 

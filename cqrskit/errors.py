@@ -346,5 +346,9 @@ class StreamConflict(CqrskitError):
     """Another process appended to a stream of this batch first, or used one of its keys; the executor decides again."""
 
 
+class AlreadyThere(StreamConflict):
+    """A stream that this batch begins, or one of its idempotency keys, is in the log already."""
+
+
 class ReadStoreError(CqrskitError):
     """The read store refused a whole request (not one document of it)."""

@@ -20,8 +20,9 @@ from datetime import UTC, datetime
 import structlog
 
 from cqrskit.appending import Appender, undecidable
+from cqrskit.batch import Batch
 from cqrskit.commands import Command, HandlerRegistry
-from cqrskit.decisions import Batch, Decider
+from cqrskit.decisions import Decider
 from cqrskit.errors import CommitUnknown, CqrskitError, ServerUnavailable, ShuttingDown
 from cqrskit.event_store import EventStore
 from cqrskit.events import EventRegistry, Metadata
@@ -66,7 +67,12 @@ class Executor:
             bytes_max=settings.cached_aggregates_max_bytes,
         )
         self._decider = Decider(
-            registry, handlers, self._repository, snapshot_every_events=settings.snapshot_every_events
+            registry,
+            handlers,
+            self._repository,
+            snapshot_every_events=settings.snapshot_every_events,
+            events_max=settings.batch_events_max,
+            bytes_max=settings.batch_max_bytes,
         )
         self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds)
         self._snapshots = SnapshotSaver(store.save_snapshots)
@@ -191,8 +197,9 @@ class Executor:
             return
         room = None if appending is not None else max(BATCH_SIZE_ALONE, len(self._queue) // 2)
         failure = await self._decide(batch, room)
+        self._queue.decided = batch.commands if appending is not None else ()
         while appending is not None and not appending.done and failure is None:
-            if self._queue and len(batch.commands) < self._settings.batch_size_max:
+            if self._queue and self._room_in(batch):
                 failure = await self._decide(batch)
             else:
                 self._queue.wake.clear()
@@ -201,6 +208,7 @@ class Executor:
             if not appending.done and appending.appending is not None:
                 await asyncio.wait({appending.appending})
             self._appending = batch.after = None
+            self._queue.decided = ()
             if appending.failure is not None:
                 self._queue.put_back(self._appender.undo(batch))
                 batch.commands = []
@@ -210,6 +218,8 @@ class Executor:
                 failure = await self._decide(batch, max(BATCH_SIZE_ALONE, len(self._queue) // 2))
         if failure is not None:
             await self._appender.recover(batch, failure)
+        elif any(waiting.resolved for waiting in batch.commands):  # told that it is too late: the others go without it
+            self._queue.put_back(self._appender.undo(batch))
         elif batch.commands:
             if appending is not None and any(decision.only_looks for decision in batch.decisions):
                 # What was loaded before that commit, and taken in after it, has older positions.
@@ -222,8 +232,11 @@ class Executor:
 
     async def _decide(self, batch: Batch, room: int | None = None) -> CqrskitError | None:
         """Decide what waits, as far as there is room; an error that ends the whole batch is returned."""
-        space = self._settings.batch_size_max - len(batch.commands)
-        batch.commands += self._queue.take(space if room is None else min(room, space))
+        space = self._room_in(batch)
+        taken = self._queue.take(space if room is None else min(room, space))
+        if taken and not batch.commands:
+            batch.presuming = self._appender.may_presume()
+        batch.commands += taken
         limit_seconds = self._settings.command_timeout_seconds
         try:
             async with asyncio.timeout(limit_seconds):
@@ -234,7 +247,12 @@ class Executor:
             return ServerUnavailable("Postgres", "the event store", f"it did not answer within {limit_seconds:g} s")
         except Exception as error:
             return undecidable(error)
+        self._queue.put_back(batch.leave_undecided())
         return None
+
+    def _room_in(self, batch: Batch) -> int:
+        """How many more commands the batch may take."""
+        return 0 if batch.full else self._settings.batch_size_max - len(batch.commands)
 
     # --- append and reply
 

@@ -1,10 +1,9 @@
 """The read path, top to bottom: feed → fold → write → checkpoint → refresh.
 
-A projector moves one partition of a projection. It reads a block of the feed, folds all its events into the documents
-they belong to, and writes each changed document once; while that write is under way it reads and folds the next block.
-A document's version is the position of the last event folded into it, kept by the read store as an external version;
-events at or below it are skipped. So redelivery, a crash between write and checkpoint, and two projectors at once are
-harmless. The checkpoint itself is moved only by the holder of the partition's newest lease.
+A projector moves one partition of a projection: it reads a block of the feed, folds its events into their documents and
+writes each changed one once, while it reads and folds the next block. A document's version is the position of its last
+event; older ones are skipped, so redelivery, crashes and two projectors at once are harmless. The checkpoint is moved
+only by the holder of the partition's newest lease.
 """
 
 import asyncio
@@ -21,7 +20,7 @@ from cqrskit.errors import LeaseLost, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry
 from cqrskit.folding import Folded, Folding, Item
-from cqrskit.parking import retried
+from cqrskit.parking import fold_into_stored, fold_parked
 from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore, Stored
 from cqrskit.settings import Settings
@@ -40,7 +39,7 @@ CATCHING_UP = 10
 
 
 class _Block(msgspec.Struct):
-    """A block that has been folded: what is to be written, and what is to be noted when that is done."""
+    """A block that has been folded: what is to be written, and noted when that is done."""
 
     until: int
     groups: dict[str, list[Item]]
@@ -122,7 +121,11 @@ class Projector:
             await self.stop()
 
     async def open(self) -> None:
-        """Take up the checkpoint and the parked keys; before `run` or `step`. Raises ServerUnavailable."""
+        """Take up the checkpoint, the parked keys and the events that were given up; before `run` or `step`.
+
+        Raises ServerUnavailable.
+        """
+        await self._load_skipped()
         await self._load_parked()
         self._positions.publish(self.lease, self.position, self.visible_position, self._parked)
 
@@ -149,7 +152,8 @@ class Projector:
         if self._doubtful:
             await self._load_parked()
             self._doubtful = False
-        await self._retry_parked()
+        if self._parked and time.monotonic() - self._looked_at >= self._settings.poll_interval_seconds:
+            await self.retry_parked()
         feed = await self._event_store.read(
             self._read_until, self._block_size, self._folding.types, self._folding.feed_partition
         )
@@ -198,7 +202,8 @@ class Projector:
         groups = grouped.groups
         block = _Block(feed.until, groups, [], [], {})
         for key in self._parked.keys() & groups.keys():
-            block.waiting[key] = len(groups.pop(key))
+            parked_at = self._parked[key]
+            block.waiting[key] = sum(item[2].position > parked_at for item in groups.pop(key))
         started = await self._start_documents(groups)
         for key, items in groups.items():
             folded = started[key]
@@ -259,15 +264,22 @@ class Projector:
 
     async def _write(self, block: _Block) -> None:
         """Write a block's documents, park what cannot be, and move the checkpoint."""
-        parked = list(block.parked)
+        parked = {key.key: key for key in block.parked}
         if block.changes:
             outcomes = await self._read_store.write(self._index, block.changes)
-            for change, outcome in zip(block.changes, outcomes, strict=True):
-                if outcome.refusal is not None:
-                    reason = f"the read store refused it: {outcome.refusal}"
-                    parked.append(ParkedKey(change.id, change.version, reason))
-                    self._refused.add(change.id)
-        await self._park(parked)
+            refused = [
+                change.id
+                for change, outcome in zip(block.changes, outcomes, strict=True)
+                if outcome.refusal is not None
+            ]
+            for key in refused:
+                if len(parked) > self._settings.parked_keys_max:
+                    break  # the projection stops; there is no need to look at all of them
+                found = await self._find_refused(key, block.groups[key])
+                if found is not None:
+                    parked[key] = found
+                    self._refused.add(key)
+        await self._park(list(parked.values()))
         if block.waiting:
             await self._checkpoints.count_waiting(self.lease, block.waiting)
         if block.groups and not self._read_store.writes_are_visible:
@@ -276,6 +288,14 @@ class Projector:
         if not self._unrefreshed:
             self.visible_position = self.position
         await self._save()
+
+    async def _find_refused(self, key: str, items: list[Item]) -> ParkedKey | None:
+        """The event after which the store does not take the document any more; what was before it is written."""
+        failure = await fold_into_stored(self._folding, self._read_store, self._index, key, items)
+        if failure is None:
+            return None
+        behind = sum(item[2].position > failure.position for item in items)
+        return ParkedKey(key, failure.position, failure.reason, events_waiting=behind)
 
     async def _park(self, parked: list[ParkedKey]) -> None:
         if not parked:
@@ -291,7 +311,7 @@ class Projector:
             self._held.pop(key.key, None)
         await self._checkpoints.park(self.lease, parked)
         for key in parked:
-            self._parked.setdefault(key.key, key.position)
+            self._parked[key.key] = min(key.position, self._parked.get(key.key, key.position))
         if len(self._parked) > self._settings.parked_keys_max:
             raise ProjectionStopped(
                 f"projection {self.projection.name!r} has parked {len(self._parked)} keys, more than "
@@ -331,38 +351,50 @@ class Projector:
         self._parked.update((key.key, key.position) for key in own)
         return own
 
-    async def _retry_parked(self) -> None:
-        """Once a second: try those parked keys again that somebody asked for."""
-        if not self._parked or time.monotonic() - self._looked_at < self._settings.poll_interval_seconds:
-            return
+    async def _load_skipped(self) -> None:
+        """The events that somebody gave up: no fold sees them."""
+        skipped = await self._checkpoints.skipped(self.lease.projection)
+        self._folding = Folding(
+            self.projection,
+            self._registry,
+            self.lease.partition,
+            skipped=[(event.key, event.position) for event in skipped],
+        )
+
+    async def retry_parked(self) -> None:
+        """Fold what has waited behind those parked keys that somebody asked for, in order, up to the checkpoint.
+
+        The request is forgotten only when its outcome is kept, so that whoever goes on after a crash tries again.
+        """
         await self._finish_writing()
         self._looked_at = time.monotonic()
-        for key in await self._load_parked():
-            if key.retry_requested:
-                await self._retry(key)
-
-    async def _retry(self, key: ParkedKey) -> None:
-        """Fold what has waited behind a parked key, in order, up to the checkpoint."""
-        items, unread = await retried(self._folding, self._event_store, key, self.position, self._block_size)
-        loaded = await self._read_store.load(self._index, [key.key])
-        stored = loaded.get(key.key)
-        folded = Folded(0, None) if stored is None else Folded(stored.version, stored.document)
-        failure = self._folding.fold(folded, items) or unread
-        reason, position = (None, 0) if failure is None else (failure.reason, failure.position)
-        if folded.changed:
-            (outcome,) = await self._read_store.write(self._index, [Change(key.key, folded.version, folded.document)])
-            if outcome.refusal is not None:
-                reason, position = f"the read store refused it: {outcome.refusal}", key.position
-            if not self._read_store.writes_are_visible:
-                await self._read_store.refresh(self._index)
-        if reason is None:
-            await self._checkpoints.unpark(self.lease, [key.key])
-            self._parked.pop(key.key, None)
-            log.info("projector.key_retried", projection=self.projection.name, key=key.key, events=len(items))
-        else:
-            behind = sum(item[2].position > position for item in items)
-            failed = ParkedKey(key.key, position, reason, events_waiting=behind)
-            await self._checkpoints.repark(self.lease, failed)
+        wanted = {key.key: key.position for key in await self._load_parked() if key.retry_requested}
+        if not wanted:
+            return
+        await self._load_skipped()
+        failed = await fold_parked(
+            self._folding,
+            self._event_store,
+            self._read_store,
+            self._index,
+            wanted,
+            until=self.position,
+            block_size=self._block_size,
+        )
+        if not self._read_store.writes_are_visible:
+            await self._read_store.refresh(self._index)
+        level = [key for key in wanted if key not in failed]
+        await self._checkpoints.unpark(self.lease, level)
+        for key in level:
+            self._parked.pop(key, None)
+            log.info("projector.key_retried", projection=self.projection.name, key=key)
+        for key, parked in failed.items():
+            await self._checkpoints.repark(self.lease, parked)
+            self._parked[key] = parked.position
             log.error(
-                "projector.key_parked", projection=self.projection.name, key=key.key, position=position, reason=reason
+                "projector.key_parked",
+                projection=self.projection.name,
+                key=key,
+                position=parked.position,
+                reason=parked.error,
             )

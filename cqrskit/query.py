@@ -1,5 +1,7 @@
 """The query language: a few conditions, a sort order, pages. It means the same on every read store.
 
+`cqrskit.summary` has its other half: counts, sums and histograms.
+
 ::
 
     Query(
@@ -20,10 +22,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any as AnyValue
 
-__all__ = ["LIMIT_MAX", "All", "Any", "Condition", "Match", "Not", "Query", "Range", "Sort", "Term", "Terms"]
+__all__ = [
+    "LIMIT_MAX",
+    "STABLE_FOR_SECONDS",
+    "All",
+    "Any",
+    "Condition",
+    "Exists",
+    "Match",
+    "Not",
+    "Prefix",
+    "Query",
+    "Range",
+    "Sort",
+    "Term",
+    "Terms",
+]
 
 LIMIT_MAX = 1_000
 """Most rows on one page, and most values of one `Terms`."""
+STABLE_FOR_SECONDS = 300
+"""How long a stable list is kept after each of its pages."""
 
 
 class Condition:
@@ -55,6 +74,21 @@ class Range(Condition):
     gte: AnyValue = None
     lt: AnyValue = None
     lte: AnyValue = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix(Condition):
+    """The keyword begins with this text (case-sensitive); a text without characters is refused."""
+
+    field: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exists(Condition):
+    """The field has a value; ``Not(Exists(...))`` finds documents without one. Not for full text."""
+
+    field: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +143,19 @@ class Sort:
 class Query:
     """One page of the documents that fit `where`.
 
-    `limit` is 1 to 1,000 rows. `cursor` is the `next` of the page before, of a query with the same `where` and
-    `sort`.
+    `limit` is 1 to 1,000 rows. `cursor` is the `next` of the page before, of a query with the same `where`, `sort` and
+    `stable`.
+
+    While others write, pages show each row as it is when its page is asked for. A row that nobody changes is seen
+    exactly once; one whose place in the order moves may be seen twice or not at all (sort by what never changes, such
+    as the id, to rule that out). All pages of a `stable` query show the moment of its first page: each row that fitted
+    then once, as it was, whatever has become of it. The store keeps that moment for 300 s after each page and until
+    the last one was given; then its cursors are an InvalidCursor. Elasticsearch keeps a point in time. Postgres keeps a
+    copy of the rows, at most 100,000 of them (InvalidQuery beyond), which its crash may end early.
     """
 
     where: Condition = All()
     sort: Sequence[Sort] = ()
     limit: int = 50
     cursor: str | None = None
+    stable: bool = False

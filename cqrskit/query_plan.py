@@ -3,8 +3,7 @@
 Every value in a plan is a plain JSON value of its field's kind, every field exists, and the cursor is unpacked.
 """
 
-import base64
-import hashlib
+import difflib
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,21 +11,27 @@ from typing import Any
 
 import msgspec
 
+from cqrskit.cursors import MALFORMED, Cursor, fingerprint_of, pack, unpack
 from cqrskit.document import DocumentShape, Field, FieldKind
 from cqrskit.errors import InvalidCursor, InvalidQuery
-from cqrskit.query import LIMIT_MAX, All, Condition, Match, Not, Query, Range, Sort, Term, Terms
+from cqrskit.query import LIMIT_MAX, All, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
 from cqrskit.query import Any as AnyOf
 from cqrskit.words import words_of
 
 __all__ = [
     "AllNode",
     "AnyNode",
+    "ExistsNode",
+    "Node",
     "NotNode",
     "Plan",
     "RangeNode",
     "SortKey",
     "TermsNode",
     "WordNode",
+    "described",
+    "find_field",
+    "plain_value",
     "plan_of",
     "where_of",
 ]
@@ -35,8 +40,7 @@ NESTING_MAX = 10
 """How deep conditions may stand in one another."""
 CONDITIONS_MAX = 200
 """How many conditions one query may have, and how many words one `Match`."""
-
-MALFORMED = "the cursor is malformed: send back the `next` of a page as it came"
+LAST_CHARACTER = "\U0010ffff"
 
 
 class TermsNode(msgspec.Struct, frozen=True):
@@ -51,6 +55,12 @@ class RangeNode(msgspec.Struct, frozen=True):
 
     field: Field
     bounds: tuple[tuple[str, Any], ...]
+
+
+class ExistsNode(msgspec.Struct, frozen=True):
+    """The field has a value."""
+
+    field: Field
 
 
 class WordNode(msgspec.Struct, frozen=True):
@@ -78,7 +88,7 @@ class NotNode(msgspec.Struct, frozen=True):
     node: Any
 
 
-Node = TermsNode | RangeNode | WordNode | AllNode | AnyNode | NotNode
+Node = TermsNode | RangeNode | ExistsNode | WordNode | AllNode | AnyNode | NotNode
 
 
 class SortKey(msgspec.Struct, frozen=True):
@@ -100,26 +110,25 @@ class SortKey(msgspec.Struct, frozen=True):
         return value is None if self.absent else value
 
 
-class _Cursor(msgspec.Struct, array_like=True):
-    fingerprint: str
-    values: tuple[Any, ...]
-
-
 class Plan(msgspec.Struct, frozen=True):
-    """A checked query. `after` holds one value per sort key of the last row before the page, or None."""
+    """A checked query. `after` holds one value per sort key of the last row before the page, or None.
+
+    A `stable` one reads what the store keeps for it, `held`, which its first page does not have yet.
+    """
 
     where: Node
     sort: tuple[SortKey, ...]
     limit: int
     after: tuple[Any, ...] | None
     fingerprint: str
+    stable: bool = False
+    held: str | None = None
 
-    def cursor_after(self, document_id: str, document: msgspec.Struct) -> str:
+    def cursor_after(self, document_id: str, document: msgspec.Struct, *, held: str | None = None) -> str:
         """The cursor of the page that begins after this row."""
         plain = msgspec.to_builtins(document)
         values = tuple(key.value_in(document_id, plain) for key in self.sort)
-        content = msgspec.json.encode(_Cursor(self.fingerprint, values))
-        return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+        return pack(Cursor(self.fingerprint, values, held))
 
 
 def plan_of(query: Query, shape: DocumentShape) -> Plan:
@@ -128,37 +137,26 @@ def plan_of(query: Query, shape: DocumentShape) -> Plan:
         raise InvalidQuery(f"limit is {query.limit!r}: ask for 1 to {LIMIT_MAX} rows")
     where = where_of(query.where, shape)
     sort = _sort_keys(query.sort, shape)
-    fingerprint = _fingerprint(shape, where, sort)
-    after = None if query.cursor is None else _unpack(query.cursor, fingerprint, sort)
-    return Plan(where, sort, query.limit, after, fingerprint)
-
-
-def _fingerprint(shape: DocumentShape, where: Node, sort: Sequence[SortKey]) -> str:
     keys = [[key.field.name if key.field else None, key.descending] for key in sort]
-    content = msgspec.json.encode([shape.document.__name__, _described(where), keys])
-    return hashlib.sha256(content).hexdigest()[:12]
+    fingerprint = fingerprint_of([shape.document.__name__, described(where), keys, query.stable])
+    if query.cursor is None:
+        return Plan(where, sort, query.limit, None, fingerprint, query.stable)
+    cursor = unpack(query.cursor, fingerprint, len(sort))
+    if query.stable != (cursor.held is not None):
+        raise InvalidCursor(MALFORMED)
+    after = tuple(_cursor_value(key, value) for key, value in zip(sort, cursor.values, strict=True))
+    return Plan(where, sort, query.limit, after, fingerprint, query.stable, cursor.held)
 
 
-def _described(part: Any) -> Any:
+def described(part: Any) -> Any:
     """A node as plain values."""
     if isinstance(part, Field):
         return part.name
     if isinstance(part, msgspec.Struct):
-        return [type(part).__name__, *(_described(getattr(part, name)) for name in part.__struct_fields__)]
+        return [type(part).__name__, *(described(getattr(part, name)) for name in part.__struct_fields__)]
     if isinstance(part, tuple):
-        return [_described(each) for each in part]
+        return [described(each) for each in part]
     return part
-
-
-def _unpack(cursor: str, fingerprint: str, sort: Sequence[SortKey]) -> tuple[Any, ...]:
-    try:
-        content = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        unpacked = msgspec.json.decode(content, type=_Cursor)
-    except (ValueError, AttributeError, msgspec.MsgspecError):
-        raise InvalidCursor(MALFORMED) from None
-    if unpacked.fingerprint != fingerprint or len(unpacked.values) != len(sort):
-        raise InvalidCursor("the cursor belongs to another query: keep the same conditions and sort, or begin anew")
-    return tuple(_cursor_value(key, value) for key, value in zip(sort, unpacked.values, strict=True))
 
 
 def _cursor_value(key: SortKey, value: Any) -> Any:
@@ -170,15 +168,16 @@ def _cursor_value(key: SortKey, value: Any) -> Any:
     if value is None and field.nullable:
         return None
     try:
-        return _value(field, value)
+        return plain_value(field, value)
     except InvalidQuery:
         raise InvalidCursor(MALFORMED) from None
 
 
 def _sort_keys(sorts: Sequence[Sort], shape: DocumentShape) -> tuple[SortKey, ...]:
+    _check_list("the parts of `sort`", sorts)
     keys: list[SortKey] = []
     for sort in sorts:
-        field = _find(shape, sort.field)
+        field = find_field(shape, sort.field)
         if not field.ordered:
             raise InvalidQuery(f"{sort.field!r} is a {field.kind} field, which has no order to sort by")
         if field.many:
@@ -217,24 +216,34 @@ def _node(condition: Condition, shape: DocumentShape, depth: int) -> Node:
         case Not(inner):
             return NotNode(_node(inner, shape, depth - 1))
         case Term(name, value):
-            return _terms(shape, _find(shape, name), (value,))
+            return _terms(shape, find_field(shape, name), (value,))
         case Terms(name, values):
-            return _terms(shape, _find(shape, name), values)
+            return _terms(shape, find_field(shape, name), values)
         case Range():
-            return _range(_find(shape, condition.field), condition)
+            return _range(find_field(shape, condition.field), condition)
+        case Prefix(name, text):
+            return _prefix(find_field(shape, name), text)
+        case Exists(name):
+            return _exists(shape, find_field(shape, name))
         case Match(names, text):
             return _match(shape, names, text)
-    raise InvalidQuery(f"{condition!r} is not a condition: use Term, Terms, Range, Match, All, Any or Not")
+    raise InvalidQuery(
+        f"{condition!r} is not a condition: use Term, Terms, Range, Prefix, Exists, Match, All, Any or Not"
+    )
 
 
-def _find(shape: DocumentShape, name: str) -> Field:
-    field = shape.find(name)
-    if field is None or field.kind is FieldKind.STORED or not _storable_text(name):
-        possible = ", ".join(
-            sorted(known.name for known in shape.fields.values() if known.kind is not FieldKind.STORED)
-        )
-        raise InvalidQuery(f"{shape.document.__name__} has no searchable field {name!r}; it has: {possible}")
-    return field
+def find_field(shape: DocumentShape, name: str) -> Field:
+    """The field of this name; InvalidQuery, with the names that are possible, if it cannot be searched."""
+    field = shape.find(name) if isinstance(name, str) else None
+    if field is not None and field.kind is not FieldKind.STORED and _storable_text(name):
+        return field
+    kept = field is not None and field.kind is FieldKind.STORED
+    possible = sorted(known.name for known in shape.fields.values() if known.kind is not FieldKind.STORED)
+    alike = difflib.get_close_matches(str(name), possible, n=1)
+    hint = ", which is kept with the document only" if kept else f"; did you mean {alike[0]!r}?" if alike else ""
+    raise InvalidQuery(
+        f"{shape.document.__name__} has no searchable field {name!r}{hint}; it has: {', '.join(possible)}"
+    )
 
 
 def _terms(shape: DocumentShape, field: Field, values: Sequence[Any]) -> TermsNode:
@@ -242,16 +251,23 @@ def _terms(shape: DocumentShape, field: Field, values: Sequence[Any]) -> TermsNo
         raise InvalidQuery(f"{field.name!r} is full text: use Match, or annotate it with Text(keyword=True)")
     if field.kind is FieldKind.FLATTENED and field.name in shape.fields:
         raise InvalidQuery(f"{field.name!r} has keys: ask for one of them, as in '{field.name}.colour'")
+    _check_list(f"the values of {field.name!r}", values)
     if len(values) > LIMIT_MAX:
         raise InvalidQuery(f"{len(values)} values for {field.name!r}: at most {LIMIT_MAX} are possible")
-    return TermsNode(field, tuple(_value(field, value) for value in values))
+    return TermsNode(field, tuple(plain_value(field, value) for value in values))
+
+
+def _check_list(what: str, given: Any) -> None:
+    """A text is a sequence too, of characters; a set has no order, which a cursor's fingerprint rests on."""
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise InvalidQuery(f"{what} are {given!r}: give a list or a tuple")
 
 
 def _range(field: Field, condition: Range) -> RangeNode:
     if not field.ordered:
         raise InvalidQuery(f"{field.name!r} is a {field.kind} field, which has no order to compare by")
     given = [(name, getattr(condition, name)) for name in ("gt", "gte", "lt", "lte")]
-    bounds = tuple((name, _value(field, value)) for name, value in given if value is not None)
+    bounds = tuple((name, plain_value(field, value)) for name, value in given if value is not None)
     if {"gt", "gte"} <= {name for name, _ in bounds} or {"lt", "lte"} <= {name for name, _ in bounds}:
         raise InvalidQuery(f"the range of {field.name!r} has two bounds on one side: give gt or gte, and lt or lte")
     if not bounds:
@@ -259,8 +275,31 @@ def _range(field: Field, condition: Range) -> RangeNode:
     return RangeNode(field, bounds)
 
 
+def _prefix(field: Field, text: str) -> RangeNode:
+    """As a range, which the same indexes serve: keywords are in the order of their characters."""
+    if field.kind is not FieldKind.KEYWORD and not field.exact:
+        raise InvalidQuery(f"{field.name!r} is a {field.kind} field: Prefix is for keywords")
+    if not isinstance(text, str) or not text or not _storable_text(text):
+        raise InvalidQuery(f"{field.name!r} cannot begin with {text!r}: give one character or more of Unicode")
+    stem = text.rstrip(LAST_CHARACTER)
+    if not stem:
+        return RangeNode(field, (("gte", text),))
+    following = ord(stem[-1]) + 1
+    following = 0xE000 if following == 0xD800 else following
+    return RangeNode(field, (("gte", text), ("lt", stem[:-1] + chr(following))))
+
+
+def _exists(shape: DocumentShape, field: Field) -> ExistsNode:
+    if field.kind is FieldKind.TEXT and not field.exact:
+        raise InvalidQuery(f"{field.name!r} is full text: annotate it with Text(keyword=True) to ask whether it exists")
+    if field.kind is FieldKind.FLATTENED and field.name in shape.fields:
+        raise InvalidQuery(f"{field.name!r} has keys: ask for one of them, as in '{field.name}.colour'")
+    return ExistsNode(field)
+
+
 def _match(shape: DocumentShape, names: Sequence[str], text: str) -> Node:
-    fields = tuple(_find(shape, name) for name in names)
+    _check_list("the fields of Match", names)
+    fields = tuple(find_field(shape, name) for name in names)
     for field in fields:
         if field.kind is not FieldKind.TEXT:
             raise InvalidQuery(f"{field.name!r} is a {field.kind} field: Match searches fields annotated with Text()")
@@ -274,7 +313,7 @@ def _match(shape: DocumentShape, names: Sequence[str], text: str) -> Node:
     return AllNode(tuple(WordNode(fields, word) for word in words))
 
 
-def _value(field: Field, value: Any) -> Any:
+def plain_value(field: Field, value: Any) -> Any:
     """The plain JSON value, as it would be stored; InvalidQuery if it is not of the field's kind."""
     try:
         plain = msgspec.to_builtins(_utc(msgspec.convert(value, field.value_type, strict=True)))

@@ -6,15 +6,17 @@ event folded into it. The store refuses to go back: a write whose version is not
 nothing, which makes redelivery, crashes and two projectors at once harmless.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from cqrskit.errors import DefinitionError
 from cqrskit.query import LIMIT_MAX, Condition, Query
+from cqrskit.query_plan import Plan
+from cqrskit.summary import Groups, Summary
 
-__all__ = ["Change", "IndexSettings", "IndexSpec", "Outcome", "Page", "ReadStore", "Stored", "scan_pages"]
+__all__ = ["Change", "IndexSettings", "IndexSpec", "Outcome", "Page", "ReadStore", "Stored", "page_of", "scan_pages"]
 
 _SHARDS_MAX = 1024
 _OWN_SETTINGS = ("number_of_shards", "number_of_replicas", "auto_expand_replicas", "refresh_interval")
@@ -162,11 +164,24 @@ class ReadStore(Protocol):
     async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
         """Number of documents that a search finds."""
 
-    def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
+    async def summarize(self, index: IndexSpec, summary: Summary) -> Groups:
+        """Counts, sums and histograms of the documents that a search finds. Raises as `search` does."""
+
+    def name_of(self, index: IndexSpec) -> str:
+        """What the server itself calls the index: Elasticsearch's index, or Postgres's table with its schema."""
+
+    def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
         """All documents that a search finds, ordered by id, without holding them in memory."""
 
 
-async def scan_pages(store: ReadStore, index: IndexSpec) -> AsyncIterator[Stored]:
+def page_of(plan: Plan, found: list[Stored], *, held: str | None = None) -> Page:
+    """The page that a plan asks for, from up to `limit` rows and one more; see `Plan.cursor_after` for `held`."""
+    items = found[: plan.limit]
+    more = len(found) > plan.limit
+    return Page(items, plan.cursor_after(items[-1].id, items[-1].document, held=held) if more else None)
+
+
+async def scan_pages(store: ReadStore, index: IndexSpec) -> AsyncGenerator[Stored, None]:
     """`ReadStore.scan` by pages of a search; for adapters that have nothing faster."""
     cursor: str | None = None
     while True:

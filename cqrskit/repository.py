@@ -15,13 +15,14 @@ from cqrskit.event_store import Found, Snapshot
 from cqrskit.events import EventRegistry, RecordedEvent
 from cqrskit.snapshots import SnapshotCodec
 
-__all__ = ["Loaded", "MissingAggregate", "Repository"]
+__all__ = ["PRESUMED", "Loaded", "MissingAggregate", "Repository", "Unproven"]
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Aggregate)
 
 ENTRY_BYTES = 600
 """About what an aggregate without attributes costs: the object, its dict, its id and its place in the cache."""
+PRESUMED = -1
 WEIGH_EVERY_VERSIONS = 64
 WEIGH_EVERY_YOUNG = 32
 
@@ -37,10 +38,15 @@ class MissingAggregate(BaseException):
         self.stream_id = stream_id
 
 
+class Unproven(BaseException):
+    """What the handler decided rests on something presumed that its append would not show to be so: look it up."""
+
+
 class Loaded(msgspec.Struct, gc=False):
     """What is known of one stream: its aggregate (None: there is none), and the position of its last event.
 
-    It was certainly current when the log's head was at `as_of`. `weight_bytes` is an estimate of its memory.
+    It was certainly current when the log's head was at `as_of`; with PRESUMED in its place the stream was taken to be
+    absent, and nothing has shown yet that it was. `weight_bytes` is an estimate of its memory.
     """
 
     stream_id: UUID
@@ -57,7 +63,11 @@ class Repository:
     """
 
     def __init__(self, registry: EventRegistry, snapshots: SnapshotCodec, *, size_max: int, bytes_max: int) -> None:
-        """`size_max` aggregates and about `bytes_max` bytes are kept; the least recently changed go first."""
+        """`size_max` aggregates and about `bytes_max` bytes are kept; the least recently changed go first.
+
+        What is known as of a head before `required_as_of` counts as not known; with PRESUMED there, what is presumed
+        counts as known.
+        """
         self.now: datetime = datetime.now(UTC)
         self.conflicting_field: str | None = None
         self.pending = PendingEvents()
@@ -113,7 +123,8 @@ class Repository:
     def looks(self, *, accepted: bool) -> list[tuple[UUID, int, int]]:
         """What the last handler looked at: streams, with the version seen and the head at which it was current.
 
-        Those that an `accepted` handler appends to are left out, since the append shows that they were current.
+        Those that an `accepted` handler appends to are left out, since the append shows that they were current. Raises
+        Unproven if another one was presumed to be absent.
         """
         changes: dict[int, int] = {}
         for aggregate, _ in self.pending:
@@ -123,6 +134,8 @@ class Repository:
             found = loaded.aggregate
             count = changes.get(id(found), 0)
             if not (accepted and count):
+                if loaded.as_of == PRESUMED:
+                    raise Unproven
                 version = 0 if found is None else found.__dict__["_version"] - count
                 looks.append((loaded.stream_id, version, loaded.as_of))
         return looks
@@ -151,6 +164,12 @@ class Repository:
             elif loaded.as_of < required:
                 wanted[stream_id] = 0 if loaded.aggregate is None else loaded.aggregate.version
         return wanted
+
+    def presume_absent(self, stream_ids: Iterable[UUID]) -> None:
+        """Take these streams to be absent, unless more is known of them."""
+        for stream_id in stream_ids:
+            if stream_id not in self._known:
+                self._put(stream_id, None, 0, PRESUMED)
 
     def learn(self, wanted: Mapping[UUID, int], found: Found, as_of: int) -> None:
         """Take in what was loaded for `versions_to_load`, when the log's head was at `as_of` or later."""

@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Mapping
+from difflib import get_close_matches
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, cast, get_type_hints
 
@@ -16,6 +18,14 @@ PREFIX = "CQRSKIT_"
 SECRETS = ("elasticsearch_api_key",)
 SECRET_IN_URL = re.compile(r"(?<=://)[^/@\s]*:[^/\s]*(?=@)|(?<=\bpassword=)[^\s&]+")
 HIDDEN = "***"
+
+_WORDS = [
+    (re.compile(r"^Expected `(int|float)(?: \| null)?` ([<>]=?) (.*)$"), r"it must be a number \2 \3"),
+    (re.compile(r"^Expected `int(?: \| null)?`, got"), "it must be a whole number"),
+    (re.compile(r"^Expected `float(?: \| null)?`, got"), "it must be a number"),
+    (re.compile(r"^Expected `str` matching regex '(.*)'"), r"it must match \1"),
+    (re.compile(r"^Expected `str` of length <= (.*)$"), r"it must have at most \1 characters"),
+]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +71,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Commands that may wait for the executor; beyond that callers are told to come back later."""
     batch_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
     """Largest number of commands in one transaction."""
+    batch_events_max: Annotated[int, msgspec.Meta(ge=1)] = 20_000
+    """A transaction that has so many events takes no more commands; the command that reaches it is still in."""
+    batch_max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 32 * 1024 * 1024
+    """The same in bytes of events and of kept replies."""
     command_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 30.0
     """How long a command may wait for its turn, and a batch for its commit, before its caller is told so."""
     receipts_kept_days: Annotated[float, msgspec.Meta(gt=0)] | None = None
@@ -127,8 +141,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
             continue
         name = variable.removeprefix(PREFIX).lower()
         if name not in hints:
-            known = ", ".join(sorted(PREFIX + field.upper() for field in Settings.__struct_fields__))
-            raise ConfigurationError(f"{variable} is not a setting; the settings are {known}")
+            raise ConfigurationError(f"{variable} is not a setting; {_near(variable)}")
         values[name] = _convert(name, variable, text, hints[name])
     for name, value in overrides.items():
         if value is not None:
@@ -143,8 +156,27 @@ def _shown(name: str, value: object) -> object:
     return SECRET_IN_URL.sub(HIDDEN, value) if isinstance(value, str) else value
 
 
+def _near(variable: str) -> str:
+    known = {field.upper(): PREFIX + field.upper() for field in sorted(Settings.__struct_fields__)}
+    meant = get_close_matches(variable.removeprefix(PREFIX), known, n=1, cutoff=0.7)
+    return f"did you mean {known[meant[0]]}?" if meant else f"the settings are {', '.join(known.values())}"
+
+
 def _convert(name: str, variable: str, value: object, kind: object) -> object:
     try:
-        return msgspec.convert(value, cast(type[object], kind), strict=False)
+        found = msgspec.convert(value, cast(type[object], kind), strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{variable}={_shown(name, value)!r} is not usable: {error}") from error
+        shown = _shown(name, value)
+        raise ConfigurationError(f"{variable}={shown!r} is not usable: {_plainly(str(error))}") from error
+    if isinstance(found, float) and not isfinite(found):
+        raise ConfigurationError(f"{variable}={value!r} is not usable: it must be a finite number")
+    return found
+
+
+def _plainly(message: str) -> str:
+    """The decoder's message in words for people who set variables."""
+    for pattern, words in _WORDS:
+        found = pattern.search(message)
+        if found is not None:
+            return found.expand(words)
+    return message

@@ -30,7 +30,8 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 class ProjectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How one projection is. `lag_seconds` is the age of the oldest event that it has not folded.
 
-    `documents` is None where they were not counted. `generation` 0: nothing was ever folded. `rebuild_due` says why its
+    `documents` is None where they were not counted. `generation` 0: nothing was ever folded; `state` is then None, else
+    ``live``, or ``retired`` where newer code has replaced it. `rebuild_due` says why its
     documents should be built anew, `coming` is the number of a generation that is being built. `problems` are what
     somebody should look at, each a sentence: lag or parked keys beyond the limits in the settings, a partition that
     nobody moves, a failure.
@@ -38,6 +39,7 @@ class ProjectionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     generation: int
+    state: str | None
     position: int
     visible_position: int
     head: int
@@ -124,6 +126,7 @@ def _status(
     status = ProjectionStatus(
         name=projection.name,
         generation=0 if generation is None else generation.number,
+        state=None if generation is None else generation.state.value,
         position=position,
         visible_position=0 if generation is None else generation.visible_position,
         head=head,
@@ -166,7 +169,8 @@ def _problems(status: ProjectionStatus, settings: Settings) -> list[str]:
     if status.lag_seconds > settings.health_lag_max_seconds:
         problems.append(f"it lags by {status.lag_seconds:,.0f} s, more than {settings.health_lag_max_seconds:,g} s")
     if status.parked_keys > settings.health_parked_keys_max:
-        problems.append(f"it has {status.parked_keys:,} parked keys: see `cqrskit parked list {status.name}`")
+        keys = "key" if status.parked_keys == 1 else "keys"
+        problems.append(f"it has {status.parked_keys:,} parked {keys}: see `cqrskit parked list {status.name}`")
     return problems
 
 

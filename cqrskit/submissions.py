@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -98,11 +99,15 @@ class Waiting(msgspec.Struct, gc=False):
 
 
 class CommandQueue:
-    """Commands that wait to be decided: at most `length_max`, each until its deadline. `wake` is set when one comes."""
+    """Commands that wait to be decided: at most `length_max`, each until its deadline. `wake` is set when one comes.
+
+    `decided` are those that were decided already and wait until they can be appended, so that they can be given up too.
+    """
 
     def __init__(self, length_max: int, timeout_seconds: float) -> None:
         """`timeout_seconds` is how long a command waits whose caller does not say."""
         self.wake = asyncio.Event()
+        self.decided: Sequence[Waiting] = ()
         self._timeout_seconds = timeout_seconds
         self._length_max = length_max
         self._waiting: deque[Waiting] = deque()
@@ -174,7 +179,7 @@ class CommandQueue:
         while True:
             await asyncio.sleep(LOOK_FOR_DEADLINES_SECONDS)
             now = loop.time()
-            for waiting in self._waiting:
+            for waiting in chain(self._waiting, self.decided):
                 if waiting.deadline < now:
                     _give_up(waiting)
 

@@ -32,6 +32,7 @@ LOG_EVENTS = {
     "receipts.not_pruned": "receipts that are too old could not be deleted; it is tried again in an hour",
     "receipts.pruned": "receipts that are older than CQRSKIT_RECEIPTS_KEPT_DAYS were deleted",
     "request.failed": "an HTTP request ended in an unexpected error",
+    "request.rebuild_required": "a query met documents that this code cannot read; a rebuild makes new ones",
     "request.server_unavailable": "an HTTP request could not be answered because a server does not answer",
     "snapshots.impossible": "an aggregate has attributes that are not annotated, so its class has no snapshots",
     "snapshots.not_saved": "snapshots could not be saved; streams load without them",

@@ -25,6 +25,7 @@ from example_ledger.replies import (
     OpeningReply,
     Statement,
     creation_reply,
+    item_of,
 )
 
 __all__ = ["ACCOUNT_ROUTES"]
@@ -50,7 +51,7 @@ async def show_account(
     item = msgspec.structs.asdict(answer.value.document)
     item.pop("metadata_text")
     item.pop("opened_at")
-    return AccountReply(**item, as_of_position=answer.as_of_position)
+    return AccountReply(**item, stale=answer.stale, as_of_position=answer.as_of_position)
 
 
 @get("/accounts")
@@ -70,7 +71,7 @@ async def list_accounts(
     where = All(*conditions) if q is None else All(*conditions, Match(("name", "metadata_text"), q))
     query = Query(where=where, sort=[sort_of(sort)], limit=limit, cursor=cursor)
     answer = await reader.search(Accounts, query, min_position=min_position)
-    items = [msgspec.convert(row.document, AccountItem, from_attributes=True) for row in answer.value.items]
+    items = [item_of(row, AccountItem) for row in answer.value.items]
     return AccountList(items, answer.value.next, answer.as_of_position)
 
 
@@ -103,7 +104,7 @@ async def show_statement(
         account = await reader.get(Accounts, str(account_id), min_position=min_position)
         if account.value is None:
             raise AccountNotFound(account_id)
-    items = [msgspec.convert(row.document, LineItem, from_attributes=True) for row in answer.value.items]
+    items = [item_of(row, LineItem) for row in answer.value.items]
     return Statement(items, answer.value.next, answer.as_of_position)
 
 

@@ -150,6 +150,10 @@ class OpenAccount(Command):
         """The account's id."""
         return f"account:{self.account_id}"
 
+    def new_ids(self) -> tuple[UUID, ...]:
+        """The account's id."""
+        return (self.account_id,)
+
 
 class Opening(msgspec.Struct, frozen=True):
     """The reply to `OpenAccount`."""

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response
 from litestar.params import QueryParameter
 
-from cqrskit import CommandResult
+from cqrskit import CommandResult, Stored
 from cqrskit.web import command_reply
 from example_ledger.money import AccountType, Currency, Direction
 from example_ledger.read_models import Leg, SideTotals
@@ -31,10 +31,18 @@ __all__ = [
     "TransferReply",
     "TrialReply",
     "creation_reply",
+    "item_of",
 ]
 
 T = TypeVar("T")
+Item = TypeVar("Item", "AccountItem", "LineItem", "TransferItem")
 
+Stale = Annotated[
+    bool,
+    msgspec.Meta(
+        description="there, and true, only if an event could not be folded into this: it is older than the rest"
+    ),
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="rows on this page")]
 Cursor = Annotated[str | None, QueryParameter(description="the `next` of the page before")]
 
@@ -45,6 +53,13 @@ def creation_reply(content: T, result: CommandResult) -> Response[T]:
     Where receipts are kept for a while only, a handler recognises a later retry by its id, and then appends nothing.
     """
     return command_reply(content, msgspec.structs.replace(result, replayed=not result.appended))
+
+
+def item_of(row: Stored, item_class: type[Item]) -> Item:
+    """What a row of a search is in a reply."""
+    item = msgspec.convert(row.document, item_class, from_attributes=True)
+    item.stale = row.stale
+    return item
 
 
 class OpeningReply(msgspec.Struct):
@@ -77,7 +92,7 @@ class BatchReply(msgspec.Struct):
     results: list[BatchResult]
 
 
-class AccountItem(msgspec.Struct, kw_only=True):
+class AccountItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One account."""
 
     account_id: UUID
@@ -93,9 +108,10 @@ class AccountItem(msgspec.Struct, kw_only=True):
     credits_pending: int
     overdraft_limit: int | None
     metadata: dict[str, str]
+    stale: Stale = False
 
 
-class AccountReply(AccountItem, kw_only=True):
+class AccountReply(AccountItem, kw_only=True, omit_defaults=True):
     """The reply to GET /accounts/{id}."""
 
     as_of_position: int
@@ -109,7 +125,7 @@ class AccountList(msgspec.Struct):
     as_of_position: int
 
 
-class LineItem(msgspec.Struct, kw_only=True):
+class LineItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One line of a statement."""
 
     position: int
@@ -121,6 +137,7 @@ class LineItem(msgspec.Struct, kw_only=True):
     description: str | None
     effective_at: datetime
     recorded_at: datetime
+    stale: Stale = False
 
 
 class Statement(msgspec.Struct):
@@ -131,7 +148,7 @@ class Statement(msgspec.Struct):
     as_of_position: int
 
 
-class TransferItem(msgspec.Struct, kw_only=True):
+class TransferItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One transfer."""
 
     transfer_id: UUID
@@ -145,9 +162,10 @@ class TransferItem(msgspec.Struct, kw_only=True):
     effective_at: datetime
     recorded_at: datetime
     position: int
+    stale: Stale = False
 
 
-class TransferReply(TransferItem, kw_only=True):
+class TransferReply(TransferItem, kw_only=True, omit_defaults=True):
     """The reply to GET /transfers/{id}."""
 
     as_of_position: int
@@ -161,7 +179,7 @@ class TransferList(msgspec.Struct):
     as_of_position: int
 
 
-class CurrencyTrial(msgspec.Struct):
+class CurrencyTrial(msgspec.Struct, omit_defaults=True):
     """The trial balance of one currency; `balanced` when both sides are equal."""
 
     currency: Currency
@@ -169,6 +187,7 @@ class CurrencyTrial(msgspec.Struct):
     credits: int
     balanced: bool
     by_type: dict[str, SideTotals]
+    stale: Stale = False
 
 
 class TrialReply(msgspec.Struct):

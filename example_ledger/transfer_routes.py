@@ -21,6 +21,7 @@ from cqrskit import (
     Rejected,
     Runtime,
     Sort,
+    Stored,
     Term,
 )
 from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses
@@ -40,6 +41,7 @@ from example_ledger.replies import (
     TransferReply,
     TrialReply,
     creation_reply,
+    item_of,
 )
 from example_ledger.transfers import BATCH_SIZE_MAX, PostBatch, PostTransfer
 
@@ -119,7 +121,8 @@ async def show_transfer(
     answer = await reader.get(Transfers, str(transfer_id), min_position=min_position)
     if answer.value is None:
         raise TransferNotFound(transfer_id)
-    return TransferReply(**msgspec.structs.asdict(answer.value.document), as_of_position=answer.as_of_position)
+    item = msgspec.structs.asdict(answer.value.document)
+    return TransferReply(**item, stale=answer.stale, as_of_position=answer.as_of_position)
 
 
 @get("/transfers")
@@ -151,7 +154,7 @@ async def list_transfers(
         conditions.append(Range("amount", gte=min_amount, lte=max_amount))
     query = Query(where=All(*conditions), sort=[sort_of(sort)], limit=limit, cursor=cursor)
     answer = await reader.search(Transfers, query, min_position=min_position)
-    items = [msgspec.convert(row.document, TransferItem, from_attributes=True) for row in answer.value.items]
+    items = [item_of(row, TransferItem) for row in answer.value.items]
     return TransferList(items, answer.value.next, answer.as_of_position)
 
 
@@ -165,16 +168,17 @@ async def show_trial_balance(reader: NamedDependency[Reader], min_position: MinP
         query = Query(sort=[Sort("currency")], limit=1_000, cursor=cursor)
         answer = await reader.search(TrialBalances, query, min_position=min_position)
         as_of_position = answer.as_of_position if as_of_position is None else as_of_position
-        found += [_trial(row.document) for row in answer.value.items]
+        found += [_trial(row) for row in answer.value.items]
         cursor = answer.value.next
         if cursor is None:
             return TrialReply(found, as_of_position)
 
 
-def _trial(document: TrialBalance) -> CurrencyTrial:
+def _trial(row: Stored) -> CurrencyTrial:
+    document: TrialBalance = row.document
     totals = document.totals
     balanced = totals.debits == totals.credits
-    return CurrencyTrial(document.currency, totals.debits, totals.credits, balanced, document.by_type)
+    return CurrencyTrial(document.currency, totals.debits, totals.credits, balanced, document.by_type, row.stale)
 
 
 TRANSFER_ROUTES = [post_transfer, post_batch, show_transfer, list_transfers, show_trial_balance]

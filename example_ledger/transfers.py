@@ -108,6 +108,10 @@ class PostTransfer(Command):
         """The transfer's id."""
         return f"transfer:{self.transfer_id}"
 
+    def new_ids(self) -> tuple[UUID, ...]:
+        """The transfer's id."""
+        return (self.transfer_id,)
+
     def __post_init__(self) -> None:
         """Refuse moments that read models cannot search."""
         if self.effective_at is not None and not EFFECTIVE_MIN <= self.effective_at <= EFFECTIVE_MAX:
@@ -124,6 +128,10 @@ class PostBatch(Command):
     """Post all of these transfers, in order, or none of them."""
 
     transfers: Annotated[tuple[PostTransfer, ...], msgspec.Meta(min_length=1, max_length=BATCH_SIZE_MAX)]
+
+    def new_ids(self) -> tuple[UUID, ...]:
+        """The ids of all transfers."""
+        return tuple(each.transfer_id for each in self.transfers)
 
 
 @handles(PostTransfer, sees_key_conflicts=True)

@@ -6,9 +6,14 @@ import rich_click as click
 
 from cqrskit.cli.events import events_command
 from cqrskit.cli.explain import explain_command
+from cqrskit.cli.generations import generations_command
 from cqrskit.cli.migrate import migrate_command
+from cqrskit.cli.parked import parked_group
+from cqrskit.cli.pause import pause_command, resume_command
 from cqrskit.cli.project import project_command
+from cqrskit.cli.prune import prune_command
 from cqrskit.cli.rebuild import rebuild_command, rebuild_slice_command, rollback_command
+from cqrskit.cli.reset import reset_command
 from cqrskit.cli.running import run_group
 from cqrskit.cli.schema import schema_group
 from cqrskit.cli.serve import serve_command
@@ -46,6 +51,12 @@ for _command in (
     serve_command,
     project_command,
     status_command,
+    parked_group,
+    pause_command,
+    resume_command,
+    reset_command,
+    generations_command,
+    prune_command,
     events_command,
     schema_group,
     rebuild_command,

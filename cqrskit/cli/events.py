@@ -19,7 +19,7 @@ from cqrskit.postgres.migrate import require_migrated
 from cqrskit.settings import Settings, load_settings
 from cqrskit.telemetry import configure_logging
 
-__all__ = ["events_command"]
+__all__ = ["event_fields", "events_command"]
 
 
 class _Selection(msgspec.Struct, frozen=True):
@@ -128,8 +128,9 @@ def _is_wanted(stored_name: str, types: tuple[str, ...]) -> bool:
     return not types or stored_name in types or base_of(stored_name) in types
 
 
-def _as_json(event: RecordedEvent) -> str:
-    line = {
+def event_fields(event: RecordedEvent) -> dict[str, object]:
+    """An event as JSON shows it; what is not JSON itself is `data_base64`, and `data` is null."""
+    fields: dict[str, object] = {
         "position": event.position,
         "stream_id": event.stream_id,
         "stream_version": event.stream_version,
@@ -138,9 +139,13 @@ def _as_json(event: RecordedEvent) -> str:
         "data": msgspec.Raw(event.data) if _is_json(event.data) else None,
         "metadata": msgspec.Raw(event.metadata),
     }
-    if line["data"] is None:
-        line["data_base64"] = event.data
-    return msgspec.json.encode(line).decode()
+    if fields["data"] is None:
+        fields["data_base64"] = event.data
+    return fields
+
+
+def _as_json(event: RecordedEvent) -> str:
+    return msgspec.json.encode(event_fields(event)).decode()
 
 
 def _as_row(event: RecordedEvent) -> str:

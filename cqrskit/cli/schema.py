@@ -36,7 +36,14 @@ folder_option = click.option(
 
 @click.group("schema")
 def schema_group() -> None:
-    """Keep the stored versions of events in files, and hold the code to them."""
+    """Keep the stored versions of events in files, and hold the code to them.
+
+    \b
+    Examples:
+      cqrskit schema freeze --app bank:app
+      cqrskit schema check --app bank:app
+      cqrskit schema check --app bank:app --log --sample 100000
+    """
 
 
 @schema_group.command("freeze")

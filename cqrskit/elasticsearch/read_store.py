@@ -1,7 +1,7 @@
 """Read models in Elasticsearch: one index per generation, behind an alias, with external versions."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -14,23 +14,24 @@ from cqrskit.elasticsearch.bulk import BulkWriter
 from cqrskit.elasticsearch.connection import Access, Connection, reason_of
 from cqrskit.elasticsearch.mapping import (
     DELETED_FIELD,
-    ID_FIELD,
-    WORDS_FIELD,
     index_body,
     is_template_due,
     loading_settings,
     serving_settings,
     template_body,
 )
-from cqrskit.elasticsearch.search_body import condition_body, search_body
+from cqrskit.elasticsearch.points_in_time import PointsInTime
+from cqrskit.elasticsearch.search_body import SOURCE, count_body, search_body
+from cqrskit.elasticsearch.summary_body import groups_in, summary_body
 from cqrskit.errors import ConfigurationError, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
-from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, scan_pages
+from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, page_of
+from cqrskit.summary import Groups, Summary
+from cqrskit.summary_plan import plan_of_summary
 
 __all__ = ["ElasticsearchReadStore"]
 
-SOURCE = {"excludes": [ID_FIELD, WORDS_FIELD]}
 SUPPORTED_MAJOR = "8"
 NO_ACCESS = Access()
 
@@ -77,6 +78,7 @@ class ElasticsearchReadStore:
             max_bytes=bulk_max_bytes,
             request_timeout_seconds=request_timeout_seconds,
         )
+        self._points_in_time = PointsInTime(self._connection)
         self._identities: dict[str, str] = {}
         self.client = self._connection.client
         self.circuit = self._connection.circuit
@@ -104,7 +106,7 @@ class ElasticsearchReadStore:
 
     async def prepare(self, index: IndexSpec) -> str:
         """Make the template, the index and its alias for writes if they are missing; see the port."""
-        name = self._name(index)
+        name = self.name_of(index)
         await self._make_template()
         with self._errors(starting=True):
             if not await self.client.indices.exists(index=name):
@@ -119,7 +121,7 @@ class ElasticsearchReadStore:
         return self._identities[name]
 
     async def _create(self, index: IndexSpec) -> None:
-        name = self._name(index)
+        name = self.name_of(index)
         body = index_body(index, identity=uuid4().hex)
         try:
             await self.client.indices.create(index=name, aliases={self._write_alias(index): {}}, **body)
@@ -145,33 +147,35 @@ class ElasticsearchReadStore:
 
     async def make_live(self, index: IndexSpec) -> None:
         """Point the projection's alias at this generation, and at no other, in one step."""
-        name, alias = self._name(index), self._alias(index)
+        name, alias = self.name_of(index), self._alias(index)
         others = {"remove": {"index": f"{alias}-*", "alias": alias, "must_exist": False}}
         with self._errors(missing=name):
             await self.client.indices.update_aliases(actions=[others, {"add": {"index": name, "alias": alias}}])
 
     async def begin_bulk_load(self, index: IndexSpec) -> None:
         """Write one copy of each shard only."""
-        with self._errors(missing=self._name(index)):
-            await self.client.indices.put_settings(index=self._name(index), settings=loading_settings())
+        with self._errors(missing=self.name_of(index)):
+            await self.client.indices.put_settings(index=self.name_of(index), settings=loading_settings())
 
     async def end_bulk_load(self, index: IndexSpec) -> None:
         """Let the copies be made; searches need not wait for them."""
-        with self._errors(missing=self._name(index)):
+        with self._errors(missing=self.name_of(index)):
             settings = serving_settings(index.elasticsearch)
-            await self.client.indices.put_settings(index=self._name(index), settings=settings)
+            await self.client.indices.put_settings(index=self.name_of(index), settings=settings)
 
     async def size_bytes(self, index: IndexSpec) -> int:
         """The size of all shards and their copies, as it was some ten seconds ago."""
         with self._errors():
-            found = await self.client.options(ignore_status=404).indices.stats(index=self._name(index), metric="store")
+            found = await self.client.options(ignore_status=404).indices.stats(
+                index=self.name_of(index), metric="store"
+            )
         return int(found["_all"]["total"].get("store", {}).get("size_in_bytes", 0)) if "_all" in found else 0
 
     async def drop(self, index: IndexSpec) -> None:
         """Remove the index, and its aliases with it."""
         with self._errors():
-            await self.client.indices.delete(index=self._name(index), ignore_unavailable=True)
-        self._identities.pop(self._name(index), None)
+            await self.client.indices.delete(index=self.name_of(index), ignore_unavailable=True)
+        self._identities.pop(self.name_of(index), None)
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
         """One document as last written, refreshed or not."""
@@ -186,7 +190,7 @@ class ElasticsearchReadStore:
         with self._errors():
             try:
                 response = await self.client.mget(
-                    index=self._name(index), ids=possible, source_excludes=SOURCE["excludes"]
+                    index=self.name_of(index), ids=possible, source_excludes=SOURCE["excludes"]
                 )
             except NotFoundError:
                 return {}
@@ -199,7 +203,7 @@ class ElasticsearchReadStore:
 
     async def refresh(self, index: IndexSpec) -> None:
         """Let searches see what was written, provided that it was written to the index that was prepared here."""
-        name = self._name(index)
+        name = self.name_of(index)
         with self._errors():
             await self.client.indices.refresh(index=name, ignore_unavailable=True)
             if name not in self._identities:
@@ -213,36 +217,51 @@ class ElasticsearchReadStore:
     async def search(self, index: IndexSpec, query: Query) -> Page:
         """A page of documents."""
         plan = plan_of(query, shape_of(index.document))
-        with self._errors():
-            response = await self.client.search(
-                index=self._name(index), ignore_unavailable=True, body=search_body(plan)
-            )
         codec = codec_of(index.document)
-        rows = response["hits"]["hits"]
-        items = [_stored(codec, row) for row in rows[: plan.limit]]
-        more = len(rows) > plan.limit
-        return Page(items, plan.cursor_after(items[-1].id, items[-1].document) if more else None)
+        name = self.name_of(index)
+        if plan.stable:
+            return await self._points_in_time.page(name, plan, lambda row: _stored(codec, row))
+        response = await self._search(index, search_body(plan))
+        items = [_stored(codec, row) for row in response["hits"]["hits"]]
+        return page_of(plan, items)
 
     async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
         """Number of documents that fit."""
-        condition = condition_body(where_of(where or All(), shape_of(index.document)))
-        query = {"bool": {"filter": [condition], "must_not": [{"term": {DELETED_FIELD: True}}]}}
+        response = await self._search(index, count_body(where_of(where or All(), shape_of(index.document))))
+        return int(response["hits"]["total"]["value"])
+
+    async def summarize(self, index: IndexSpec, summary: Summary) -> Groups:
+        """Counts and sums; asked a second time, with a script, where doubles may not do."""
+        plan = plan_of_summary(summary, shape_of(index.document))
+        found = groups_in(await self._search(index, summary_body(plan, exact=False)), plan)
+        if found is None:
+            found = groups_in(await self._search(index, summary_body(plan, exact=True)), plan)
+            assert found is not None, "a script adds up exactly"
+        return plan.groups(found)
+
+    async def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
+        """All documents at one point in time, ordered by id."""
+        codec = codec_of(index.document)
+        async with aclosing(self._points_in_time.scan(self.name_of(index))) as rows:
+            async for row in rows:
+                yield _stored(codec, row)
+
+    async def _search(self, index: IndexSpec, body: dict[str, Any]) -> Any:
+        """All shards answer or the request fails: otherwise documents could be missing without a word."""
         with self._errors():
-            response = await self.client.count(index=self._name(index), ignore_unavailable=True, query=query)
-        return int(response["count"])
+            return await self.client.search(
+                index=self.name_of(index), ignore_unavailable=True, allow_partial_search_results=False, body=body
+            )
 
-    def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
-        """All documents, ordered by id."""
-        return scan_pages(self, index)
-
-    def _name(self, index: IndexSpec) -> str:
+    def name_of(self, index: IndexSpec) -> str:
+        """The name of this generation's index, for requests with `client`."""
         return f"{self._prefix}-{index.name}-{index.generation}"
 
     def _alias(self, index: IndexSpec) -> str:
         return f"{self._prefix}-{index.name}"
 
     def _write_alias(self, index: IndexSpec) -> str:
-        return f"{self._name(index)}-write"
+        return f"{self.name_of(index)}-write"
 
     @contextmanager
     def _errors(self, *, starting: bool = False, missing: str | None = None) -> Iterator[None]:

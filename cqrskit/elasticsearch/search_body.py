@@ -4,25 +4,63 @@ from typing import Any
 
 from cqrskit.document import Field, FieldKind
 from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD
-from cqrskit.query_plan import AllNode, AnyNode, Node, NotNode, Plan, RangeNode, SortKey, TermsNode, WordNode
+from cqrskit.query_plan import (
+    AllNode,
+    AnyNode,
+    ExistsNode,
+    Node,
+    NotNode,
+    Plan,
+    RangeNode,
+    SortKey,
+    TermsNode,
+    WordNode,
+)
 
-__all__ = ["condition_body", "search_body"]
+__all__ = ["SOURCE", "count_body", "query_body", "scan_body", "search_body"]
+
+SOURCE = {"excludes": [ID_FIELD, WORDS_FIELD]}
+
+
+def query_body(where: Node) -> dict[str, Any]:
+    """What fits, and is not deleted; nothing is scored."""
+    return {"bool": {"filter": [condition_body(where)], "must_not": [{"term": {DELETED_FIELD: True}}]}}
+
+
+def count_body(where: Node) -> dict[str, Any]:
+    """The request for the number of documents."""
+    return {"query": query_body(where), "size": 0, "track_total_hits": True}
 
 
 def search_body(plan: Plan) -> dict[str, Any]:
     """The request for one page and one row more."""
     body: dict[str, Any] = {
-        "query": {"bool": {"filter": [condition_body(plan.where)], "must_not": [{"term": {DELETED_FIELD: True}}]}},
+        "query": query_body(plan.where),
         "sort": [_sort_body(key) for key in plan.sort if not key.absent],
         "size": plan.limit + 1,
         "track_total_hits": False,
         "version": True,
-        "_source": {"excludes": [ID_FIELD, WORDS_FIELD]},
+        "_source": SOURCE,
     }
     if plan.after is not None:
         after = zip(plan.sort, plan.after, strict=True)
         body["search_after"] = [_missing(key) if value is None else value for key, value in after if not key.absent]
     return body
+
+
+def scan_body(after: str | None, size: int) -> dict[str, Any]:
+    """The request for all documents in the order of their ids, a part at a time.
+
+    With our own fields: to leave them out of so many documents takes the server longer than to send them.
+    """
+    body: dict[str, Any] = {
+        "query": {"bool": {"must_not": [{"term": {DELETED_FIELD: True}}]}},
+        "sort": [{ID_FIELD: {"order": "asc"}}],
+        "size": size,
+        "track_total_hits": False,
+        "version": True,
+    }
+    return body if after is None else {**body, "search_after": [after]}
 
 
 _LARGEST: dict[FieldKind, Any] = {
@@ -76,7 +114,7 @@ def _exact(field: Field, value: Any) -> Any:
 
 
 def condition_body(node: Node) -> dict[str, Any]:
-    """A condition in Elasticsearch's query language; nothing is scored."""
+    """A condition in Elasticsearch's query language."""
     match node:
         case AllNode(nodes):
             return {"bool": {"filter": [condition_body(each) for each in nodes]}} if nodes else {"match_all": {}}
@@ -90,5 +128,7 @@ def condition_body(node: Node) -> dict[str, Any]:
             return {"terms": {field.name: [_exact(field, value) for value in values]}}
         case RangeNode(field, bounds):
             return {"range": {field.name: {name: _exact(field, value) for name, value in bounds}}}
+        case ExistsNode(field):
+            return {"exists": {"field": field.name}}
         case WordNode(fields, word):
             return {"terms": {WORDS_FIELD: [f"{field.name}:{word}" for field in fields]}}

@@ -117,6 +117,24 @@ class PostgresCheckpoints:
             await connection.execute(statement("set_generation_live"), values)
         return True
 
+    async def reset(self, projection: str, code: Fingerprint, partitions: int) -> int:
+        """Make an empty generation live and retire the live one; the new one's number."""
+        values = {
+            "projection": projection,
+            "store": self._store,
+            "state": GenerationState.LIVE.value,
+            "rolled_back": False,
+        }
+        async with self._transaction() as connection:
+            await connection.execute(statement("register_projection"), values)
+            for (retired,) in await _rows(connection, "retire_live_generation", values):
+                await connection.execute(statement("end_leases"), {"projection": projection, "generation": retired})
+            coded = {**values, "shape": code.shape, "folds": code.folds}
+            ((number,),) = await _rows(connection, "create_generation", coded)
+            made = {"projection": projection, "generation": number, "count": partitions, "position": 0, "visible": 0}
+            await connection.execute(statement("create_partitions"), made)
+        return int(number)
+
     async def delete_generation(self, projection: str, generation: int) -> bool:
         """Forget a generation that is neither live nor held."""
         return bool(await self._fetch("delete_generation", {"projection": projection, "generation": generation}))
@@ -187,6 +205,7 @@ class PostgresCheckpoints:
             "keys": [each.key for each in parked],
             "positions": [each.position for each in parked],
             "errors": [each.error for each in parked],
+            "waiting": [each.events_waiting for each in parked],
         }
         await self._execute("park_keys", values)
 

@@ -7,9 +7,20 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from cqrskit.document import DocumentShape, Field, FieldKind
-from cqrskit.query_plan import AllNode, AnyNode, Node, NotNode, Plan, RangeNode, SortKey, TermsNode, WordNode
+from cqrskit.query_plan import (
+    AllNode,
+    AnyNode,
+    ExistsNode,
+    Node,
+    NotNode,
+    Plan,
+    RangeNode,
+    SortKey,
+    TermsNode,
+    WordNode,
+)
 
-__all__ = ["condition_sql", "index_statements", "search_statement", "word_token"]
+__all__ = ["condition_sql", "expression_of", "index_statements", "numbered_statement", "search_statement", "word_token"]
 
 Sql = sql.Composable
 
@@ -25,11 +36,24 @@ def search_statement(table: Sql, plan: Plan, shape: DocumentShape, values: list[
     """The statement of one page and one row more; `values` receives what is to be bound, in order."""
     where = condition_sql(plan.where, shape, values)
     after = sql.SQL("") if plan.after is None else sql.SQL(" AND ") + _after_sql(plan.sort, plan.after, values)
-    order = sql.SQL(", ").join(_key_sql(key) + sql.SQL(" DESC" if key.descending else " ASC") for key in plan.sort)
     values.append(plan.limit + 1)
     return sql.SQL(
         "SELECT id, version, document::text FROM {} WHERE document IS NOT NULL AND {}{} ORDER BY {} LIMIT %s"
-    ).format(table, where, after, order)
+    ).format(table, where, after, _order_sql(plan.sort))
+
+
+def numbered_statement(table: Sql, plan: Plan, shape: DocumentShape, limit: int, values: list[Any]) -> sql.Composed:
+    """Number, id, version and document of the first `limit` rows that a query finds, from 1 in its order."""
+    where = condition_sql(plan.where, shape, values)
+    values.append(limit)
+    return sql.SQL(
+        "SELECT row_number() OVER (ORDER BY {0}), id, version, document FROM {1} WHERE document IS NOT NULL AND {2} "
+        "ORDER BY {0} LIMIT %s"
+    ).format(_order_sql(plan.sort), table, where)
+
+
+def _order_sql(keys: Sequence[SortKey]) -> Sql:
+    return sql.SQL(", ").join(_key_sql(key) + sql.SQL(" DESC" if key.descending else " ASC") for key in keys)
 
 
 def condition_sql(node: Node, shape: DocumentShape, values: list[Any]) -> Sql:
@@ -45,6 +69,8 @@ def condition_sql(node: Node, shape: DocumentShape, values: list[Any]) -> Sql:
             return _terms_sql(field, wanted, shape, values)
         case RangeNode():
             return _range_sql(node, values)
+        case ExistsNode(field):
+            return _exists_sql(field)
         case WordNode(fields, word):
             values.append([word_token(field.name, word) for field in fields])
             return sql.SQL("words && %s::text[]")
@@ -60,9 +86,9 @@ def _terms_sql(field: Field, wanted: Sequence[Any], shape: DocumentShape, values
     if field.name in _fixed_fields(shape):
         if len(wanted) == 1:  # only plain equality lets the planner read the rest of the B-tree in its order
             values.append(wanted[0])
-            return sql.SQL("({} = %s::text)").format(_expression(field))
+            return sql.SQL("({} = %s::text)").format(expression_of(field))
         values.append(list(wanted))
-        return sql.SQL("{} = ANY(%s::text[])").format(_expression(field))
+        return sql.SQL("{} = ANY(%s::text[])").format(expression_of(field))
     if not wanted:
         return sql.SQL("false")
     parts = []
@@ -79,15 +105,25 @@ def _containing(field: Field, value: Any) -> Any:
     return value
 
 
+def _exists_sql(field: Field) -> Sql:
+    if field.many:
+        found = sql.SQL("EXISTS (SELECT FROM jsonb_path_query(document, {}) AS found(value) WHERE value <> 'null')")
+        return found.format(_path(field))
+    return sql.SQL("({} IS NOT NULL)").format(expression_of(field))
+
+
+def _path(field: Field) -> Sql:
+    return sql.Literal("$" + "".join(f'."{step.name}"' + ("[*]" if step.many else "") for step in field.path))
+
+
 def _range_sql(node: RangeNode, values: list[Any]) -> Sql:
     field = node.field
     if field.many:
-        path = "$" + "".join(f'."{step.name}"' + ("[*]" if step.many else "") for step in field.path)
         tests = _comparisons(_cast(field.kind, sql.SQL("(found.value #>> '{{}}')").format()), node, values)
         return sql.SQL("EXISTS (SELECT FROM jsonb_path_query(document, {}) AS found(value) WHERE {})").format(
-            sql.Literal(path), tests
+            _path(field), tests
         )
-    return sql.SQL("({})").format(_comparisons(_expression(field), node, values))
+    return sql.SQL("({})").format(_comparisons(expression_of(field), node, values))
 
 
 def _comparisons(expression: Sql, node: RangeNode, values: list[Any]) -> Sql:
@@ -135,13 +171,13 @@ def _bound(key: SortKey, value: Any, values: list[Any]) -> Sql:
 def _key_sql(key: SortKey) -> Sql:
     if key.field is None:
         return sql.SQL("id")
-    return sql.SQL("({} IS NULL)").format(_expression(key.field)) if key.absent else _expression(key.field)
+    return sql.SQL("({} IS NULL)").format(expression_of(key.field)) if key.absent else expression_of(key.field)
 
 
-def _expression(field: Field) -> Sql:
+def expression_of(field: Field) -> Sql:
     """A field with one value, as something that compares in the right order; the same text as in the index."""
-    path = sql.SQL("->").join([sql.SQL("document"), *(sql.Literal(step.name) for step in field.path[:-1])])
-    return _cast(field.kind, sql.SQL("({}->>{})").format(path, sql.Literal(field.path[-1].name)))
+    *way, last = (sql.Literal(step.name.replace("%", "%%")) for step in field.path)  # a key may have any character
+    return _cast(field.kind, sql.SQL("({}->>{})").format(sql.SQL("->").join([sql.SQL("document"), *way]), last))
 
 
 def _cast(kind: FieldKind, text: Sql) -> Sql:
@@ -181,7 +217,7 @@ def index_statements(table_name: str, schema: str, shape: DocumentShape) -> list
     for field in shape.fields.values():
         if field.index is not None:
             within = field.index.within
-            keys = [_expression(shape.fields[within])] if within else []
-            keys += [_expression(field), sql.SQL("id")]
+            keys = [expression_of(shape.fields[within])] if within else []
+            keys += [expression_of(field), sql.SQL("id")]
             statements.append(sql.SQL("CREATE INDEX ON {} ({})").format(table, sql.SQL(", ").join(keys)))
     return statements

@@ -1,6 +1,6 @@
 """Read models in Postgres: one table of JSONB documents per index, in the schema ``read_models``."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -14,11 +14,15 @@ from cqrskit.document import shape_of
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
 from cqrskit.errors import ConfigurationError, InvalidQuery, ReadStoreError, RebuildRequired
 from cqrskit.postgres.connections import AsyncPool, connection_errors
-from cqrskit.postgres.query_sql import condition_sql, index_statements, search_statement, word_token
+from cqrskit.postgres.held_rows import HeldRows
+from cqrskit.postgres.query_sql import index_statements, search_statement, word_token
 from cqrskit.postgres.sql import statement
+from cqrskit.postgres.summary_sql import count_statement, groups_in, summary_statement
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
-from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, scan_pages
+from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, page_of, scan_pages
+from cqrskit.summary import Groups, Summary
+from cqrskit.summary_plan import plan_of_summary
 
 __all__ = ["PostgresReadStore"]
 
@@ -53,6 +57,7 @@ class PostgresReadStore:
         self._pool = pool
         self._url = url
         self._prefix = prefix
+        self._held_rows = HeldRows(SCHEMA, prefix)
         self._identities: dict[str, str] = {}
 
     async def open(self) -> None:
@@ -75,7 +80,7 @@ class PostgresReadStore:
         shape = shape_of(index.document)
         async with self._connection() as connection, connection.transaction():
             await connection.execute(statement("lock_read_models"))
-            cursor = await connection.execute(statement("describe_read_model"), (self._qualified(index),))
+            cursor = await connection.execute(statement("describe_read_model"), (self.name_of(index),))
             row = await cursor.fetchone()
             if row is not None and row[0] is not None:
                 found = msgspec.json.decode(row[0], type=_Description)
@@ -104,7 +109,7 @@ class PostgresReadStore:
         async with self._connection() as connection, connection.transaction():
             await connection.execute(statement("lock_read_models"))
             if await self._size_bytes(connection, index) is None:
-                raise ReadStoreError(f"read model {self._qualified(index)} is not there: prepare it first")
+                raise ReadStoreError(f"read model {self.name_of(index)} is not there: prepare it first")
             try:
                 await connection.execute(_CREATE_VIEW.format(view, self._table(index)))
             except errors.WrongObjectType as error:
@@ -135,7 +140,7 @@ class PostgresReadStore:
     async def _secondary_indexes(
         self, connection: AsyncConnection[TupleRow], index: IndexSpec
     ) -> list[tuple[str, str]]:
-        cursor = await connection.execute(statement("list_secondary_indexes"), (self._qualified(index),))
+        cursor = await connection.execute(statement("list_secondary_indexes"), (self.name_of(index),))
         return [(schema, name) for schema, name in await cursor.fetchall()]
 
     async def size_bytes(self, index: IndexSpec) -> int:
@@ -144,7 +149,7 @@ class PostgresReadStore:
             return await self._size_bytes(connection, index) or 0
 
     async def _size_bytes(self, connection: AsyncConnection[TupleRow], index: IndexSpec) -> int | None:
-        cursor = await connection.execute(statement("measure_read_model"), (self._qualified(index),))
+        cursor = await connection.execute(statement("measure_read_model"), (self.name_of(index),))
         row = await cursor.fetchone()
         return None if row is None else row[0]
 
@@ -193,11 +198,11 @@ class PostgresReadStore:
         identity = self._identities.get(self._name(index))
         if identity is None:
             return
-        cursor = await connection.execute(statement("describe_read_model"), (self._qualified(index),))
+        cursor = await connection.execute(statement("describe_read_model"), (self.name_of(index),))
         row = await cursor.fetchone()
         if row is None or row[0] is None or msgspec.json.decode(row[0], type=_Description).identity != identity:
             raise ReadStoreError(
-                f"read model {self._qualified(index)} was removed or replaced while it was being written to: start "
+                f"read model {self.name_of(index)} was removed or replaced while it was being written to: start "
                 "again to fill it"
             )
 
@@ -233,26 +238,36 @@ class PostgresReadStore:
         """A page of documents."""
         shape = shape_of(index.document)
         plan = plan_of(query, shape)
+        codec = codec_of(index.document)
+        if plan.stable:
+            async with self._connection() as connection:
+                try:
+                    rows, held = await self._held_rows.page(connection, self._table(index), plan, shape)
+                except errors.UndefinedTable:
+                    return Page([])
+            return page_of(plan, [_stored(codec, row) for row in rows], held=held)
         values: list[Any] = []
         rows = await self._fetch(search_statement(self._table(index), plan, shape, values), values)
-        codec = codec_of(index.document)
-        items = [_stored(codec, row) for row in rows[: plan.limit]]
-        more = len(rows) > plan.limit
-        return Page(items, plan.cursor_after(items[-1].id, items[-1].document) if more else None)
+        return page_of(plan, [_stored(codec, row) for row in rows])
 
     async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
         """Number of documents that fit."""
         shape = shape_of(index.document)
         values: list[Any] = []
-        condition = condition_sql(where_of(where or All(), shape), shape, values)
-        query = sql.SQL("SELECT count(*) FROM {} WHERE document IS NOT NULL AND {}").format(
-            self._table(index), condition
-        )
+        query = count_statement(self._table(index), where_of(where or All(), shape), shape, values)
         rows = await self._fetch(query, values)
         return int(rows[0][0]) if rows else 0
 
-    def scan(self, index: IndexSpec) -> AsyncIterator[Stored]:
-        """All documents, ordered by id."""
+    async def summarize(self, index: IndexSpec, summary: Summary) -> Groups:
+        """Counts and sums."""
+        shape = shape_of(index.document)
+        plan = plan_of_summary(summary, shape)
+        values: list[Any] = []
+        rows = await self._fetch(summary_statement(self._table(index), plan, shape, values), values)
+        return plan.groups(groups_in(rows, plan))
+
+    def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
+        """All documents, ordered by id, each as it is when its part is read."""
         return scan_pages(self, index)
 
     async def _fetch(self, query: sql.Composed, values: list[Any]) -> list[TupleRow]:
@@ -280,7 +295,8 @@ class PostgresReadStore:
     def _name(self, index: IndexSpec) -> str:
         return f"{self._prefix}_{index.name}_{index.generation}"
 
-    def _qualified(self, index: IndexSpec) -> str:
+    def name_of(self, index: IndexSpec) -> str:
+        """The name of this generation's table, with its schema."""
         return f"{SCHEMA}.{self._name(index)}"
 
     def _table(self, index: IndexSpec) -> sql.Identifier:

@@ -4,6 +4,7 @@ Three things can come of an append: it is written, it is not, or the connection 
 is CommitUnknown, and only then: whatever the server itself refuses was not written.
 """
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
@@ -13,7 +14,7 @@ from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 
-from cqrskit.errors import CommandFailed, CommitUnknown, CqrskitError, ServerUnavailable, StreamConflict
+from cqrskit.errors import AlreadyThere, CommandFailed, CommitUnknown, CqrskitError, ServerUnavailable, StreamConflict
 from cqrskit.event_store import NewBatch
 from cqrskit.postgres.binary_columns import (
     BigintColumn,
@@ -30,6 +31,7 @@ from cqrskit.tasks import retry_delays
 __all__ = ["Writer", "append_batch", "values_of"]
 
 END_TIMEOUT_SECONDS = 5.0
+TAKEN_VERSION = re.compile(r"=\(.*, (\d+)\)")
 DATA_REFUSED = ("54", "P0")
 """SQLSTATEs of what is too large, and of what a trigger refuses."""
 SERVER_ENDS = "57P0"
@@ -151,7 +153,7 @@ async def append_batch(
         )
         row = await cursor.fetchone()
     except psycopg.errors.UniqueViolation as error:
-        raise StreamConflict(str(error)) from error
+        raise (AlreadyThere if _is_of_something_new(error) else StreamConflict)(str(error)) from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
         with connection_errors(url):
             raise
@@ -162,6 +164,14 @@ async def append_batch(
             await connection.close()
         raise CommitUnknown from error
     return None if row is None else int(row[0])
+
+
+def _is_of_something_new(error: psycopg.errors.UniqueViolation) -> bool:
+    """Whether a key, or the first version of a stream, was taken; the detail is ``Key (…)=(stream, version) …``."""
+    if error.diag.constraint_name == "command_receipts_key":
+        return True
+    found = TAKEN_VERSION.search(error.diag.message_detail or "")
+    return found is not None and found[1] == "1"
 
 
 def _is_answer(error: psycopg.Error, connection: AsyncConnection[TupleRow]) -> bool:

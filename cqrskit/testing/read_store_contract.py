@@ -10,6 +10,7 @@ Each test has an index of its own, named by a random word and removed in the end
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID, uuid4
@@ -67,7 +68,7 @@ async def found_in(store: ReadStore, index: IndexSpec, query: Query) -> list[Sto
         if page.next is None:
             return rows
         assert len(page.items) == query.limit
-        query = Query(where=query.where, sort=query.sort, limit=query.limit, cursor=page.next)
+        query = replace(query, cursor=page.next)
 
 
 class ReadStoreContract:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from litestar import Response, get
@@ -32,9 +32,15 @@ class Dependency(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """Whether requests can be served. A projection with a `failure` makes the service not ready; a lag does not."""
+    """Whether requests can be served.
 
-    ready: bool
+    ``ready``: all is well. ``degraded`` (200): commands and queries are answered, but somebody should look at the
+    `problems`: a projection lags, has parked keys, has failed, is moved by nobody, or could not be measured.
+    ``unready`` (503): a server that the service rests on does not answer, or the service is stopping.
+    """
+
+    status: Literal["ready", "degraded", "unready"]
+    problems: list[str]
     dependencies: list[Dependency]
     projections: list[ProjectionStatus]
 
@@ -63,8 +69,8 @@ def _outcome(task: "asyncio.Task[Any]") -> object:
     return task.exception() or task.result()
 
 
-def health_routes(runtime: Callable[[], Runtime]) -> list[HTTPRouteHandler]:
-    """The two health routes of an app; `runtime` gives the application at work."""
+def health_routes(runtime: Callable[[], Runtime], is_draining: Callable[[], bool]) -> list[HTTPRouteHandler]:
+    """The two health routes of an app; `runtime` gives the application at work, `is_draining` tells that it stops."""
     checks = _Checks()
 
     @get("/health/live", tags=["health"], summary="Whether the process runs")
@@ -73,13 +79,13 @@ def health_routes(runtime: Callable[[], Runtime]) -> list[HTTPRouteHandler]:
 
     @get("/health/ready", tags=["health"], summary="Whether requests can be served, and how far projections are")
     async def ready() -> Response[Ready]:
-        answer = await _readiness(checks, runtime())
-        return Response(answer, status_code=200 if answer.ready else 503)
+        answer = await _readiness(checks, runtime(), draining=is_draining())
+        return Response(answer, status_code=503 if answer.status == "unready" else 200)
 
     return [live, ready]
 
 
-async def _readiness(checks: _Checks, runtime: Runtime) -> Ready:
+async def _readiness(checks: _Checks, runtime: Runtime, *, draining: bool) -> Ready:
     results = await checks.run(
         {
             "postgres": runtime.event_store.head,
@@ -89,17 +95,25 @@ async def _readiness(checks: _Checks, runtime: Runtime) -> Ready:
     )
     projections = results.pop("projections")
     dependencies = [_dependency(name, result) for name, result in results.items()]
-    known: list[ProjectionStatus] = [] if isinstance(projections, BaseException) else projections
-    ready = (
-        all(dependency.ok for dependency in dependencies)
-        and not isinstance(projections, BaseException)
-        and not any(projection.failure for projection in known)
-    )
-    return Ready(ready, dependencies, known)
+    known: list[ProjectionStatus] = []
+    problems = [f"{each.name}: {each.reason}" for each in dependencies if not each.ok]
+    if draining:
+        problems.append("the service is stopping")
+    unready = bool(problems)
+    if isinstance(projections, BaseException):
+        problems.append(f"the projections could not be measured: {_reason(projections)}")
+    else:
+        known = projections
+        problems += [f"{each.name}: {problem}" for each in known for problem in each.problems]
+    return Ready("unready" if unready else "degraded" if problems else "ready", problems, dependencies, known)
 
 
 def _dependency(name: str, result: object) -> Dependency:
     if not isinstance(result, BaseException):
         return Dependency(name, ok=True)
-    known = isinstance(result, CqrskitError | TimeoutError)
-    return Dependency(name, ok=False, reason=str(result) if known else type(result).__name__)
+    return Dependency(name, ok=False, reason=_reason(result))
+
+
+def _reason(error: BaseException) -> str:
+    """What may be said to everybody: of errors that nobody planned, only the kind."""
+    return str(error) if isinstance(error, CqrskitError | TimeoutError) else type(error).__name__

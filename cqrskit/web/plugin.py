@@ -97,7 +97,10 @@ class CqrskitPlugin(InitPlugin):
         }
         app_config.request_class = app_config.request_class or StrictRequest
         app_config.middleware = [self._in_context, *app_config.middleware]
-        app_config.route_handlers = [*app_config.route_handlers, *health_routes(lambda: self.runtime)]
+        app_config.route_handlers = [
+            *app_config.route_handlers,
+            *health_routes(lambda: self.runtime, lambda: self._draining),
+        ]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
         app_config.openapi_config = self._described(app_config.openapi_config)

@@ -75,12 +75,13 @@ class _JSONReply(Response[T]):
         """What is sent; see Litestar's `Response`."""
         asked = self.cookies or self.background or self.media_type or any(map(options.get, _NEEDS_THE_LONG_WAY))
         status_code = self.status_code or options.get("status_code") or HTTP_200_OK
-        if asked or status_code in _WITHOUT_BODY or options.get("media_type") not in (None, MediaType.JSON):
+        if asked or status_code in _WITHOUT_BODY or options.get("media_type") not in _JSON_OR_UNSAID:
             return super().to_asgi_response(app, request, **options)
         body = self.render(self.content, MediaType.JSON, get_serializer(options.get("type_encoders")))
         return _Encoded(body, status_code, self.headers)
 
 
+_JSON_OR_UNSAID = (None, "", MediaType.JSON)
 _WITHOUT_BODY = (HTTP_204_NO_CONTENT, HTTP_304_NOT_MODIFIED)
 _NEEDS_THE_LONG_WAY = ("background", "cookies", "encoded_headers", "headers", "is_head_response")
 

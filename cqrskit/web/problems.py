@@ -23,11 +23,13 @@ from cqrskit.errors import (
     CommitUnknown,
     CqrskitError,
     DeadlineExceeded,
+    DocumentParked,
     IdempotencyConflict,
     InvalidCursor,
     InvalidIdempotencyKey,
     InvalidQuery,
     NotYetVisible,
+    RebuildRequired,
     Rejected,
     ServerUnavailable,
     ShuttingDown,
@@ -79,6 +81,8 @@ PROBLEMS: tuple[ProblemKind, ...] = (
     ProblemKind(InvalidCursor, 400, "invalid_cursor", "Invalid cursor"),
     ProblemKind(InvalidQuery, 400, "invalid_query", "Invalid query"),
     ProblemKind(InvalidIdempotencyKey, 400, "invalid_idempotency_key", "Invalid idempotency key"),
+    ProblemKind(DocumentParked, 409, "document_parked", "The document lacks an event"),
+    ProblemKind(RebuildRequired, 503, "rebuild_required", "The read model does not fit this version of the service"),
     ProblemKind(Busy, 503, "busy", "Too many commands are waiting", retry_after=True),
     ProblemKind(ShuttingDown, 503, "shutting_down", "The service is stopping", retry_after=True),
     ProblemKind(DeadlineExceeded, 503, "deadline_exceeded", "The command waited too long", retry_after=True),
@@ -125,7 +129,7 @@ class Problems:
             return self._internal(request, error, kind.code, kind.title)
         if isinstance(error, Rejected):
             return self._refusal(request, error, kind)
-        detail = f"{error.server} does not answer" if isinstance(error, ServerUnavailable) else str(error)
+        detail = _detail(error)
         errors: list[dict[str, str]] = []
         if isinstance(error, InvalidKeyHeader):
             errors = [{"field": IDEMPOTENCY_KEY, "in": "header", "message": str(error)}]
@@ -139,6 +143,8 @@ class Problems:
         )
         if isinstance(error, ServerUnavailable):
             log.warning("request.server_unavailable", path=request.url.path, reason=str(error))
+        if isinstance(error, RebuildRequired):
+            log.error("request.rebuild_required", path=request.url.path, reason=str(error))
         headers = {}
         if kind.retry_after:
             seconds = getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS)
@@ -200,6 +206,20 @@ class Problems:
             details=error.details,
         )
         return _respond(request, problem, {IDEMPOTENT_REPLAY: "true"} if error.replayed else None)
+
+
+def _detail(error: CqrskitError) -> str:
+    """What callers are told; what operators should do about it goes to our log."""
+    if isinstance(error, ServerUnavailable):
+        return f"{error.server} does not answer"
+    if isinstance(error, RebuildRequired):
+        return f"the documents of projection {error.projection!r} were made by another version of the service"
+    if isinstance(error, DocumentParked):
+        return (
+            f"document {error.document_id!r} lacks the event at position {error.position}, which could not be folded "
+            "into it; ask without a position to get the document as it was before, marked as stale"
+        )
+    return str(error)
 
 
 def _field_error(found: dict[str, Any]) -> dict[str, str]:

@@ -14,11 +14,23 @@ from litestar.handlers import BaseRouteHandler
 
 __all__ = ["StrictRequest"]
 
+_NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$")
 _PLACE = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
 
 
 class StrictRequest(Request[Any, Any, Any]):
     """A request whose JSON body is decoded to the route's own type, strictly."""
+
+    @property
+    def content_length(self) -> int | None:
+        """The length that was sent. Read off the headers, since Litestar would make an object of all of them first."""
+        for name, value in self.scope["headers"]:
+            if name == b"content-length":
+                try:
+                    return int(value)
+                except ValueError:
+                    raise ClientException(f"Invalid content-length: {value.decode('latin-1')!r}") from None
+        return None
 
     async def body(self) -> bytes:
         """The body. Raises ClientException if there is none where the route needs one."""
@@ -38,12 +50,11 @@ def _decoded(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
         return decoder.decode(body or b"null")
     except msgspec.ValidationError as error:
-        message = str(error)
-        place = _PLACE.search(message)
-        field = place.group(1) if place else ""
-        raise ValidationException(
-            extra=[{"key": field, "source": "body", "message": _PLACE.sub("", message)}]
-        ) from None
+        place = _PLACE.search(str(error))
+        message = _PLACE.sub("", str(error))
+        named = _NAMED.search(message)
+        field = ".".join(found[1] for found in (place, named) if found and found[1])
+        raise ValidationException(extra=[{"key": field, "source": "body", "message": message}]) from None
     except msgspec.DecodeError as error:
         raise ClientException(f"the body is not JSON: {error}") from None
     except UnicodeDecodeError:

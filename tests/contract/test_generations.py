@@ -15,20 +15,6 @@ from cqrskit.testing.generation_contract import GenerationContract
 from cqrskit.testing.read_store_contract import Thing
 
 
-@pytest.fixture
-async def postgres_store(postgres_dsn: str, index_prefix: str) -> AsyncIterator[ReadStore]:
-    pool = await open_pool(postgres_dsn, connections_max=4, timeout_seconds=10)
-    yield PostgresReadStore(pool, postgres_dsn, index_prefix)
-    await pool.close()
-
-
-@pytest.fixture
-async def elasticsearch_store(elasticsearch_url: str, index_prefix: str) -> AsyncIterator[ElasticsearchReadStore]:
-    store = ElasticsearchReadStore(elasticsearch_url, index_prefix, request_timeout_seconds=30)
-    yield store
-    await store.close()
-
-
 class TestGenerationsInPostgres(GenerationContract):
     @pytest.fixture
     def store(self, postgres_store: ReadStore, postgres_dsn: str, index_prefix: str) -> ReadStore:

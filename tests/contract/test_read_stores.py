@@ -1,37 +1,18 @@
-"""Both read stores keep the contract, and answer alike whatever is asked."""
+"""Both read stores keep the contract."""
 
-import operator
-from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from contextlib import aclosing
 
+import psycopg
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
+from psycopg import sql
 
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
-from cqrskit.errors import ConfigurationError, ServerUnavailable
-from cqrskit.postgres.connections import open_pool
+from cqrskit.errors import ConfigurationError, InvalidCursor, InvalidQuery, ServerUnavailable
 from cqrskit.postgres.read_store import PostgresReadStore
-from cqrskit.query import All, Condition, Match, Not, Query, Range, Sort, Term, Terms
-from cqrskit.query import Any as AnyOf
+from cqrskit.query import Query
 from cqrskit.read_store import Change, IndexSpec, ReadStore
-from cqrskit.testing.read_store_contract import Part, ReadStoreContract, Thing, found_in, thing
-from cqrskit.words import words_of
-
-
-@pytest.fixture
-async def postgres_store(postgres_dsn: str, index_prefix: str) -> AsyncIterator[ReadStore]:
-    pool = await open_pool(postgres_dsn, connections_max=4, timeout_seconds=10)
-    yield PostgresReadStore(pool, postgres_dsn, index_prefix)
-    await pool.close()
-
-
-@pytest.fixture
-async def elasticsearch_store(elasticsearch_url: str, index_prefix: str) -> AsyncIterator[ReadStore]:
-    store = ElasticsearchReadStore(elasticsearch_url, index_prefix, request_timeout_seconds=30)
-    yield store
-    await store.close()
+from cqrskit.testing.read_store_contract import ReadStoreContract, Thing, thing
+from cqrskit.testing.search_contract import SearchContract
 
 
 class TestPostgres(ReadStoreContract):
@@ -40,7 +21,19 @@ class TestPostgres(ReadStoreContract):
         return postgres_store
 
 
+class TestPostgresSearches(SearchContract):
+    @pytest.fixture
+    def store(self, postgres_store: ReadStore) -> ReadStore:
+        return postgres_store
+
+
 class TestElasticsearch(ReadStoreContract):
+    @pytest.fixture
+    def store(self, elasticsearch_store: ReadStore) -> ReadStore:
+        return elasticsearch_store
+
+
+class TestElasticsearchSearches(SearchContract):
     @pytest.fixture
     def store(self, elasticsearch_store: ReadStore) -> ReadStore:
         return elasticsearch_store
@@ -59,157 +52,77 @@ def test_a_wrong_url_is_refused_at_once(url: str) -> None:
         ElasticsearchReadStore(url, "t", request_timeout_seconds=5)
 
 
-# --- both stores and a plain evaluation in memory give the same
-
-texts = st.sampled_from(["Main street", "MAIN Straße", "a-b c", "", "İz", "ΟΔΟΣ", "x1"])
-days = st.dates(date(2026, 1, 1), date(2026, 1, 4))
-moments = st.integers(0, 3).map(lambda step: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=step))
-things = st.builds(
-    lambda number, **fields: thing(number, **fields),
-    st.integers(-3, 3),
-    group=st.sampled_from(["a", "b", "B", "é"]),
-    place=st.integers(0, 2),
-    ratio=st.sampled_from([-1.5, 0.0, 0.1, 1e300]),
-    flag=st.booleans(),
-    colour=st.sampled_from(["red", "blue", None]),
-    rank=st.one_of(st.none(), st.integers(-1, 1)),
-    moment=moments,
-    due=st.one_of(st.none(), days),
-    remark=st.one_of(st.none(), texts),
-    labels=st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["v", "w"]), max_size=2),
-    parts=st.lists(st.builds(Part, st.sampled_from(["ann", "ben"]), st.integers(0, 2)), max_size=2).map(tuple),
-)
-VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "group": st.sampled_from(["a", "b", "B", "é", "z"]),
-    "number": st.integers(-3, 3),
-    "place": st.integers(0, 2),
-    "ratio": st.sampled_from([-1.5, 0.0, 0.1, 1e300]),
-    "rank": st.integers(-1, 1),
-    "moment": moments,
-    "due": days,
-    "parts.weight": st.integers(0, 2),
-    "parts.owner": st.sampled_from(["ann", "ben"]),
-}
-terms = st.one_of(
-    st.sampled_from(sorted(VALUES)).flatmap(lambda name: st.builds(Term, st.just(name), VALUES[name])),
-    st.sampled_from(sorted(VALUES)).flatmap(
-        lambda name: st.builds(Terms, st.just(name), st.lists(VALUES[name], max_size=3))
-    ),
-    st.builds(Term, st.just("flag"), st.booleans()),
-    st.builds(Term, st.just("colour"), st.sampled_from(["red", "blue"])),
-    st.builds(Term, st.just("labels.k"), st.sampled_from(["v", "w"])),
-)
-
-
-def bounded(name: str, lower: str, upper: str, bounds: tuple[Any, Any]) -> Range:
-    chosen = {key: value for key, value in zip((lower, upper), bounds, strict=True) if value is not None}
-    return Range(name, **chosen)
-
-
-ranges = st.sampled_from(sorted(VALUES)).flatmap(
-    lambda name: st.builds(
-        bounded,
-        st.just(name),
-        st.sampled_from(["gt", "gte"]),
-        st.sampled_from(["lt", "lte"]),
-        st.one_of(
-            st.tuples(VALUES[name], st.none()),
-            st.tuples(st.none(), VALUES[name]),
-            st.tuples(VALUES[name], VALUES[name]),
-        ),
+async def test_the_client_reaches_an_index_by_its_name(elasticsearch_store: ElasticsearchReadStore) -> None:
+    index = IndexSpec("things", 3, Thing)
+    await elasticsearch_store.prepare(index)
+    await elasticsearch_store.write(index, [Change(str(each), 1, thing(each)) for each in range(5)])
+    await elasticsearch_store.write(index, [Change("4", 2, None)])
+    await elasticsearch_store.refresh(index)
+    response = await elasticsearch_store.client.search(
+        index=elasticsearch_store.name_of(index),
+        query={"bool": {"must_not": [{"term": {"cqrskit_deleted": True}}]}},
+        aggs={"numbers": {"percentiles": {"field": "number", "percents": [50]}}},
+        size=0,
     )
-)
-matches = st.builds(Match, st.sampled_from([("remark",), ("name", "remark")]), texts)
-conditions: st.SearchStrategy[Condition] = st.recursive(
-    st.one_of(terms, ranges, matches),
-    lambda inner: st.one_of(
-        st.builds(Not, inner),
-        st.lists(inner, max_size=3).map(lambda parts: All(*parts)),
-        st.lists(inner, max_size=3).map(lambda parts: AnyOf(*parts)),
-    ),
-    max_leaves=5,
-)
-SORTABLE = ["group", "number", "place", "ratio", "rank", "moment", "due", "name"]
-sorts = st.lists(
-    st.builds(Sort, st.sampled_from(SORTABLE), st.booleans()), max_size=2, unique_by=lambda sort: sort.field
-)
-COMPARE = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+    assert response["aggregations"]["numbers"]["values"]["50.0"] == 1.5
 
 
-def values_of(document: Thing, name: str) -> list[Any]:
-    if name.startswith("parts."):
-        return [getattr(part, name.removeprefix("parts.")) for part in document.parts]
-    if name.startswith("labels."):
-        return [value for key, value in document.labels.items() if key == name.removeprefix("labels.")]
-    value = getattr(document, name)
-    return [] if value is None else [value]
+async def test_a_table_is_reached_by_its_name(postgres_store: PostgresReadStore, postgres_dsn: str) -> None:
+    index = IndexSpec("things", 3, Thing)
+    await postgres_store.prepare(index)
+    await postgres_store.write(index, [Change(str(each), 1, thing(each)) for each in range(5)])
+    table = sql.Identifier(*postgres_store.name_of(index).split("."))
+    async with await psycopg.AsyncConnection.connect(postgres_dsn) as connection:
+        cursor = await connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table))
+        assert await cursor.fetchone() == (5,)
 
 
-def fits(document: Thing, condition: Condition) -> bool:
-    match condition:
-        case All(parts):
-            return all(fits(document, each) for each in parts)
-        case AnyOf(parts):
-            return any(fits(document, each) for each in parts)
-        case Not(inner):
-            return not fits(document, inner)
-        case Term(name, value):
-            return value in values_of(document, name)
-        case Terms(name, wanted):
-            return any(value in wanted for value in values_of(document, name))
-        case Range():
-            bounds = [(test, getattr(condition, name)) for name, test in COMPARE.items()]
-            return any(
-                all(bound is None or test(value, bound) for test, bound in bounds)
-                for value in values_of(document, condition.field)
-            )
-        case Match(names, text):
-            words = {word for name in names for value in values_of(document, name) for word in words_of(value)}
-            return bool(words_of(text)) and set(words_of(text)) <= words
-    raise AssertionError(condition)
+async def test_points_in_time_are_closed_when_they_are_done(elasticsearch_store: ElasticsearchReadStore) -> None:
+    index = IndexSpec("things", 1, Thing)
+    await elasticsearch_store.prepare(index)
+    await elasticsearch_store.write(index, [Change(str(each), 1, thing(each)) for each in range(5)])
+    await elasticsearch_store.refresh(index)
+    name = elasticsearch_store.name_of(index)
+
+    async def open_contexts() -> int:
+        found = await elasticsearch_store.client.indices.stats(index=name, metric="search")
+        return int(found["_all"]["total"]["search"]["open_contexts"])
+
+    first = await elasticsearch_store.search(index, Query(limit=3, stable=True))
+    assert await open_contexts() == 1
+    await elasticsearch_store.search(index, Query(limit=3, stable=True, cursor=first.next))
+    await elasticsearch_store.search(index, Query(limit=5, stable=True))
+    assert len([row async for row in elasticsearch_store.scan(index)]) == 5
+    async with aclosing(elasticsearch_store.scan(index)) as rows:
+        assert (await anext(rows)).id == "0"
+    assert await open_contexts() == 0
 
 
-def ordered(documents: dict[str, Thing], sort: list[Sort]) -> list[str]:
-    ids = sorted(documents, reverse=bool(sort) and sort[-1].descending)
-    for each in reversed(sort):
-        present = [key for key in ids if getattr(documents[key], each.field) is not None]
-        present.sort(key=lambda key: getattr(documents[key], each.field), reverse=each.descending)
-        if each.descending:  # a reversed sort keeps the order of equals, as we want it
-            present = stable_descending(ids, documents, each.field)
-        ids = present + [key for key in ids if getattr(documents[key], each.field) is None]
-    return ids
-
-
-def stable_descending(ids: list[str], documents: dict[str, Thing], name: str) -> list[str]:
-    values = sorted({getattr(documents[key], name) for key in ids} - {None}, reverse=True)
-    return [key for value in values for key in ids if getattr(documents[key], name) == value]
-
-
-@settings(
-    max_examples=10,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    documents=st.lists(things, min_size=1, max_size=12),
-    queries=st.lists(st.tuples(conditions, sorts, st.integers(1, 5)), min_size=5, max_size=25),
-)
-async def test_both_stores_find_what_a_plain_evaluation_finds(
-    postgres_store: ReadStore,
-    elasticsearch_store: ReadStore,
-    documents: list[Thing],
-    queries: list[tuple[Condition, list[Sort], int]],
+async def test_a_copy_of_rows_goes_with_the_next_list(
+    postgres_store: PostgresReadStore, postgres_dsn: str, index_prefix: str
 ) -> None:
-    index = IndexSpec("both", 1, Thing)
-    kept = {f"{number}": document for number, document in enumerate(documents)}
-    for store in (postgres_store, elasticsearch_store):
-        await store.drop(index)
-        await store.prepare(index)
-        await store.write(index, [Change(key, 1, document) for key, document in kept.items()])
-        await store.refresh(index)
-    for where, sort, limit in queries:
-        expected = [key for key in ordered(kept, sort) if fits(kept[key], where)]
-        for store in (postgres_store, elasticsearch_store):
-            rows = await found_in(store, index, Query(where=where, sort=sort, limit=limit))
-            assert [row.id for row in rows] == expected, (type(store).__name__, where, sort)
+    index = IndexSpec("things", 1, Thing)
+    await postgres_store.prepare(index)
+    await postgres_store.write(index, [Change(str(each), 1, thing(each)) for each in range(5)])
+    first = await postgres_store.search(index, Query(limit=3, stable=True))
+    async with await psycopg.AsyncConnection.connect(postgres_dsn, autocommit=True) as connection:
+        lists = sql.Identifier("read_models", f"{index_prefix}__lists")
+        await connection.execute(sql.SQL("UPDATE {} SET expires_at = now()").format(lists))
+        with pytest.raises(InvalidCursor, match="begin anew"):
+            await postgres_store.search(index, Query(limit=3, stable=True, cursor=first.next))
+        await postgres_store.search(index, Query(limit=3, stable=True))
+        rows = sql.Identifier("read_models", f"{index_prefix}__list_rows")
+        cursor = await connection.execute(sql.SQL("SELECT count(*) FROM {}").format(rows))
+        assert await cursor.fetchone() == (5,)
+
+
+async def test_more_rows_than_a_copy_may_hold_are_refused(
+    postgres_store: PostgresReadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = IndexSpec("things", 1, Thing)
+    await postgres_store.prepare(index)
+    await postgres_store.write(index, [Change(str(each), 1, thing(each)) for each in range(5)])
+    monkeypatch.setattr("cqrskit.postgres.held_rows.ROWS_MAX", 4)
+    with pytest.raises(InvalidQuery, match="more than 4 documents"):
+        await postgres_store.search(index, Query(limit=3, stable=True))
+    assert len((await postgres_store.search(index, Query(limit=5, stable=True))).items) == 5

@@ -88,7 +88,8 @@ class Workshop:
         turns = itertools.cycle(plan)
         while len(replies) < len(commands):
             executor, count = next(turns)
-            executor._appender.locked_batches = 0  # examples before are no reason to be careful in this one
+            appender = executor._appender
+            appender.locked_batches = appender.cautious_batches = 0  # examples before are no reason to be careful now
             part = slice(len(replies), len(replies) + count)
             results = await executor.execute_many(commands[part], keys=wanted[part])
             replies += [outcome_of(result, names, begin) for result in results]

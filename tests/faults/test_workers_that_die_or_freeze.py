@@ -102,18 +102,17 @@ async def test_a_worker_that_wakes_up_after_others_have_gone_on_takes_nothing_ba
     async with opened(settings) as runtime:
         load = CountingLoad(runtime)
         hold = way.hold_at_write()
-        async with way.worker(variables) as zombie:
-            async with load.running():
-                await hold.reached()
-                zombie.freeze()
-                async with worker(variables) as other:  # takes over when the zombie's lease has run out
-                    await load.progress(200)
-                    await level(runtime)
-                    written = way.hold_at_checkpoint()
-                    zombie.thaw()
-                    hold.release()
-                    await written.reached()  # its old documents have arrived, and it gets no further
-                    assert await other.terminate() == 0, other.errors
+        async with way.worker(variables) as zombie, load.running():
+            await hold.reached()
+            zombie.freeze()
+            async with worker(variables) as other:  # takes over when the zombie's lease has run out
+                await load.progress(200)
+                await level(runtime)
+                written = way.hold_at_checkpoint()
+                zombie.thaw()
+                hold.release()
+                await written.reached()  # its old documents have arrived, and it gets no further
+                assert await other.terminate() == 0, other.errors
         written.drop()
         async with opened(settings, projecting=True):
             await load.assert_exact()

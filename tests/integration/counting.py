@@ -100,6 +100,11 @@ class Move(Command):
     by: int
 
 
+def counter_numbered(number: int) -> UUID:
+    """The id of a counter that `GrowNumbered` grows."""
+    return uuid5(NAMESPACE_OID, str(number))
+
+
 runs: Tally[Command] = Tally()
 """How often each command's handler has run."""
 
@@ -137,7 +142,7 @@ def move(command: Move, repository: Repository) -> None:
 def grow_numbered(command: GrowNumbered, repository: Repository) -> None:
     """Change one after another."""
     for number in range(command.count):
-        repository.get(Counter, uuid5(NAMESPACE_OID, str(number))).grow(by=1)
+        repository.get(Counter, counter_numbered(number)).grow(by=1)
 
 
 @handles(Label)

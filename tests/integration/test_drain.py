@@ -99,3 +99,6 @@ async def test_while_it_stops_accepted_commands_finish_and_new_ones_are_told_so_
             assert not accepted.done()
         assert (await accepted).json()["position"] == 2
         assert (await client.get("/health/live")).headers["Connection"] == "close"
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["ready"], ready.json()["draining"]) == (503, False, True)
+        assert all(each["ok"] for each in ready.json()["dependencies"])

@@ -54,6 +54,25 @@ async def test_a_command_that_waits_too_long_is_given_up_and_changes_nothing(pos
     assert rows(postgres_dsn, "SELECT count(*) FROM events") == [(4,)]
 
 
+async def test_a_command_that_is_decided_already_is_given_up_in_time_and_changes_nothing(settings: Settings) -> None:
+    first, late, after = uuid4(), uuid4(), uuid4()
+    async with opened(settings) as runtime:
+        holder = await hold_the_log(settings)
+        appending = asyncio.create_task(runtime.executor.execute(Grow(counter_id=first)))
+        await asyncio.sleep(0)
+        too_late = asyncio.create_task(runtime.executor.execute(Grow(counter_id=late), timeout_seconds=0.3))
+        behind = asyncio.create_task(runtime.executor.execute(Grow(counter_id=after)))
+        await eventually(lambda: runs[Grow(counter_id=late)] > 0 and runs[Grow(counter_id=after)] > 0)
+        with pytest.raises(DeadlineExceeded, match="nothing was changed"):
+            await too_late
+        assert not appending.done(), "it did not wait for the append before it"
+        await holder.close()
+        assert [(await each).reply for each in (appending, behind)] == [1, 1]
+        with pytest.raises(AggregateNotFound):
+            await runtime.executor.execute(Require(counter_id=late, at_least=0))
+    assert_dense(str(settings.database_url))
+
+
 async def test_commands_are_decided_while_others_are_being_appended_and_undone_if_those_fail(
     settings: Settings,
 ) -> None:

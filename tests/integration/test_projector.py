@@ -34,7 +34,8 @@ async def grown(runtime: Runtime, counter_id: UUID, *steps: int) -> int:
 
 
 async def versions(runtime: Runtime) -> dict[str, tuple[int, object]]:
-    return {each.id: (each.version, each.document) async for each in runtime.read_store.scan(Counts.index(1))}
+    index = await runtime.reader.index(Counts)
+    return {each.id: (each.version, each.document) async for each in runtime.read_store.scan(index)}
 
 
 async def test_documents_are_the_fold_of_the_log_and_carry_the_last_position_as_version(settings: Settings) -> None:

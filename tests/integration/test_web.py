@@ -4,9 +4,11 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import httpx
+import psycopg
 import pytest
 
 from cqrskit import Settings
+from cqrskit.testing import eventually
 from tests.integration.running_processes import bank_client
 
 BODY_SIZE_MAX_BYTES = 100_000
@@ -99,7 +101,8 @@ async def test_a_wrong_body_is_refused_and_the_field_named(client: httpx.AsyncCl
     reply = await client.post(f"{account}/credit", content=body, headers={"Content-Type": "application/json"})
     found = problem(reply, 400, "invalid_request")
     assert field in str(found["detail"])
-    assert found["errors"]
+    (error,) = reply.json()["errors"]
+    assert error["field"] == field
     shown = await client.get(account, params={"min_position": 1})
     assert shown.json()["amount"] == 0
 
@@ -153,6 +156,42 @@ async def test_refusals_get_the_status_that_the_table_the_app_and_the_route_give
     again = {"owner": "Bob", "account_id": account.removeprefix("/accounts/")}
     problem(await client.post("/accounts", json=again), 409, "already_exists")
     problem(await client.get("/accounts", params={"limit": 5_000}), 400, "invalid_query")
+
+
+async def test_a_parked_document_and_documents_of_other_code_are_problems_of_their_own(
+    client: httpx.AsyncClient, postgres_dsn: str
+) -> None:
+    account = await opened(client)
+    key = account.removeprefix("/accounts/")
+    shown = await client.get(account, params={"min_position": 1})
+    assert shown.status_code == 200
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute(
+            "INSERT INTO parked_keys (projection, generation, key, position, error) "
+            "VALUES ('balances', 1, %s, 1, 'told')",
+            [key],
+        )
+
+    async def refused() -> bool:
+        return (await client.get(account, params={"min_position": 1})).status_code == 409
+
+    await eventually(refused)
+    reply = await client.get(account, params={"min_position": 1})
+    found = problem(reply, 409, "document_parked")
+    assert key in str(found["detail"])
+    assert "Retry-After" not in reply.headers
+    assert (await client.get(account)).json() == shown.json()
+    with psycopg.connect(postgres_dsn) as connection:
+        connection.execute("UPDATE generations SET shape = 'another'")
+
+    async def unreadable() -> bool:
+        return (await client.get("/accounts")).status_code == 503
+
+    await eventually(unreadable)
+    reply = await client.get("/accounts")
+    problem(reply, 503, "rebuild_required")
+    assert "Retry-After" not in reply.headers
+    assert "cqrskit rebuild" not in reply.text, "that is for operators, not for callers"
 
 
 async def test_an_unexpected_error_shows_a_reference_and_nothing_of_the_inside(client: httpx.AsyncClient) -> None:

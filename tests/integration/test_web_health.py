@@ -6,10 +6,12 @@ import psycopg
 
 from cqrskit import Settings
 from cqrskit.testing import eventually
+from cqrskit.web import plugin_of
+from tests.integration.bank import bank, create_app
 from tests.integration.running_processes import bank_client
 
 
-async def test_a_projection_that_cannot_go_on_makes_the_service_not_ready_and_says_why(postgres_dsn: str) -> None:
+async def test_a_projection_that_cannot_go_on_leaves_the_service_in_use_and_says_why(postgres_dsn: str) -> None:
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(
             "INSERT INTO events VALUES (1, gen_random_uuid(), 1, 'Account.Opened', '{\"owner\": 5}', '{}', now())"
@@ -17,12 +19,14 @@ async def test_a_projection_that_cannot_go_on_makes_the_service_not_ready_and_sa
         connection.execute("UPDATE log_head SET position = 1")
     async with bank_client(Settings(database_url=postgres_dsn, port=0)) as client:
 
-        async def not_ready() -> bool:
-            return (await client.get("/health/ready")).status_code == 503
+        async def degraded() -> bool:
+            return bool((await client.get("/health/ready")).json()["status"] == "degraded")
 
-        await eventually(not_ready)
-        ready = (await client.get("/health/ready")).json()
-        assert ready["ready"] is False
+        await eventually(degraded)
+        reply = await client.get("/health/ready")
+        assert reply.status_code == 200, "commands work, so the service must stay in the load balancer"
+        ready = reply.json()
+        assert any("balances:" in problem and "Account.Opened" in problem for problem in ready["problems"])
         assert all(dependency["ok"] for dependency in ready["dependencies"])
         (balances,) = ready["projections"]
         assert "Account.Opened" in balances["failure"]
@@ -39,13 +43,73 @@ async def test_readiness_answers_when_a_server_hangs(postgres_dsn: str) -> None:
                 begun = time.monotonic()
                 reply = await client.get("/health/ready")
                 assert time.monotonic() - begun < 10, "it hung"
-                assert reply.status_code == 503
+                assert (reply.status_code, reply.json()["status"]) == (503, "unready")
                 (postgres,) = [each for each in reply.json()["dependencies"] if each["name"] == "postgres"]
                 assert postgres["ok"] is False
                 assert "no answer" in postgres["reason"]
             assert (await client.get("/health/live")).status_code == 200
 
         async def is_ready() -> bool:
-            return (await client.get("/health/ready")).status_code == 200
+            return bool((await client.get("/health/ready")).json()["status"] == "ready")
 
         await eventually(is_ready)
+
+
+async def test_projections_that_cannot_be_measured_are_never_called_well(postgres_dsn: str) -> None:
+    async with bank_client(Settings(database_url=postgres_dsn, port=0)) as client:
+        assert (await client.get("/health/ready")).json()["status"] == "ready"
+        with psycopg.connect(postgres_dsn) as connection:
+            connection.execute("LOCK TABLE partitions IN ACCESS EXCLUSIVE MODE")
+            reply = await client.get("/health/ready")
+            assert (reply.status_code, reply.json()["status"]) == (200, "degraded")
+            assert reply.json()["problems"] == ["the projections could not be measured: no answer within 1.5 s"]
+            assert reply.json()["projections"] == []
+
+
+async def test_projections_that_nobody_moves_are_a_problem_until_a_worker_comes(postgres_dsn: str) -> None:
+    settings = Settings(database_url=postgres_dsn, port=0)
+    app = create_app(settings)
+    plugin_of(app).projections = ()
+    async with bank_client(settings, app) as client:
+        never = await client.get("/health/ready")
+        assert (never.status_code, never.json()["status"]) == (200, "degraded")
+        assert never.json()["problems"] == ["balances: it was never started: run `cqrskit project`"]
+        async with bank.open(settings, executor=False, projections=["balances"]):
+            assert (await client.get("/health/ready")).json()["status"] == "ready"
+        gone = (await client.get("/health/ready")).json()
+        assert gone["problems"] == ["balances: nobody moves partition 0: run `cqrskit project`"]
+
+
+async def test_lag_and_parked_keys_beyond_their_limits_are_problems(postgres_dsn: str) -> None:
+    settings = Settings(database_url=postgres_dsn, port=0, health_lag_max_events=1)
+    async with bank_client(settings) as client:
+        account = (await client.post("/accounts", json={"owner": "Ann"})).json()["account_id"]
+        with psycopg.connect(postgres_dsn) as connection:
+            connection.execute("UPDATE projections SET paused_at = now()")
+
+        async def stands_still() -> bool:
+            (balances,) = (await client.get("/health/ready")).json()["projections"]
+            return balances["paused"] and balances["partitions"][0]["worker"] is None
+
+        await eventually(stands_still, timeout_seconds=30)
+        for _ in range(2):
+            await client.post(f"/accounts/{account}/credit", json={"amount": 1})
+        with psycopg.connect(postgres_dsn) as connection:
+            connection.execute(
+                "INSERT INTO parked_keys (projection, generation, key, position, error) "
+                "VALUES ('balances', 1, 'k', 1, 'e')"
+            )
+        reply = await client.get("/health/ready")
+        assert (reply.status_code, reply.json()["status"]) == (200, "degraded")
+        for words in ("it lags by 2 events, more than 1", "it has 1 parked key: "):
+            assert any(words in problem for problem in reply.json()["problems"]), words
+
+
+async def test_a_service_that_stops_is_not_ready(postgres_dsn: str) -> None:
+    settings = Settings(database_url=postgres_dsn, port=0)
+    app = create_app(settings)
+    async with bank_client(settings, app) as client:
+        plugin_of(app).begin_drain()
+        reply = await client.get("/health/ready")
+        assert (reply.status_code, reply.json()["status"]) == (503, "unready")
+        assert reply.json()["problems"] == ["the service is stopping"]

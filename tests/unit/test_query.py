@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cqrskit.document import Text, Unindexed, shape_of
 from cqrskit.errors import InvalidCursor, InvalidQuery
-from cqrskit.query import LIMIT_MAX, All, Condition, Match, Not, Query, Range, Sort, Term, Terms
+from cqrskit.query import LIMIT_MAX, All, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
 from cqrskit.query import Any as AnyOf
 from cqrskit.query_plan import (
     CONDITIONS_MAX,
@@ -83,6 +83,19 @@ def test_a_range_keeps_its_bounds() -> None:
     assert node.bounds == (("gt", 1), ("lte", 5))
 
 
+@given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=4), st.text(min_size=1, max_size=3))
+def test_a_prefix_is_the_range_of_texts_that_begin_with_it(text: str, prefix: str) -> None:
+    try:
+        node = where_of(Prefix("name", prefix), SHAPE)
+    except InvalidQuery:
+        return
+    assert isinstance(node, RangeNode)
+    bounds = dict(node.bounds)
+    for each in (text, prefix + text, prefix, bounds.get("lt", prefix)):
+        within = bounds["gte"] <= each and ("lt" not in bounds or each < bounds["lt"])
+        assert within == each.startswith(prefix), (each, bounds)
+
+
 def nested(depth: int) -> Condition:
     condition: Condition = Term("number", 1)
     for _ in range(depth - 1):
@@ -109,6 +122,18 @@ def nested(depth: int) -> Condition:
         (Term("remark", "x"), "use Match"),
         (Term("labels", "x"), "'labels.colour'"),
         (Terms("number", range(LIMIT_MAX + 1)), "at most 1000"),
+        (Term("nubmer", 1), "did you mean 'number'"),
+        (Term("kept", 1), "kept with the document only"),
+        (Prefix("number", "1"), "Prefix is for keywords"),
+        (Prefix("remark", "a"), "Prefix is for keywords"),
+        (Prefix("name", ""), "one character or more"),
+        (Prefix("name", "a\0"), "one character or more"),
+        (Prefix("labels.a", "a"), "Prefix is for keywords"),
+        (Exists("remark"), "keyword=True"),
+        (Exists("labels"), "'labels.colour'"),
+        (Terms("name", "ab"), "give a list"),
+        (Terms("name", {"a", "b"}), "give a list"),  # type: ignore[arg-type]
+        (Match("name", "x"), "give a list"),
         (Range("number"), "no bound"),
         (Range("flag", gt=False), "no order"),
         (Range("remark", gt="a"), "no order"),
@@ -142,6 +167,11 @@ def test_an_impossible_limit_is_refused(limit: Any) -> None:
 def test_a_field_without_one_ordered_value_cannot_be_sorted_by(name: str) -> None:
     with pytest.raises(InvalidQuery, match=name):
         plan_of(Query(sort=[Sort(name)]), SHAPE)
+
+
+def test_a_sort_without_its_list_is_refused() -> None:
+    with pytest.raises(InvalidQuery, match="give a list"):
+        plan_of(Query(sort=Sort("number")), SHAPE)  # type: ignore[arg-type]
 
 
 def keys_of(*sorts: Sort) -> list[tuple[str | None, bool, bool]]:
@@ -198,7 +228,7 @@ def test_nonsense_is_no_cursor(cursor: str) -> None:
 
 
 def with_values(cursor: str, *values: Any) -> str:
-    fingerprint, _ = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    fingerprint, *_ = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     return base64.urlsafe_b64encode(msgspec.json.encode([fingerprint, values])).decode().rstrip("=")
 
 

@@ -1,5 +1,6 @@
 """The reference pages say what the code does: every setting, every command and option, every error."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import msgspec
 import pytest
 import rich_click as click
 
-from cqrskit import Settings
+from cqrskit import All, Condition, Query, Settings, Summary
+from cqrskit import Any as AnyOf
 from cqrskit.cli import cqrskit_group
 from cqrskit.schema.frozen import FINDING_CODES
 from cqrskit.verification import DifferenceKind
@@ -76,6 +78,23 @@ def test_every_error_is_documented_with_its_status_code_and_retry() -> None:
         (kind.error.__name__, str(kind.status), kind.code, "yes" if kind.retry_after else "no") for kind in PROBLEMS
     ]
     assert rows == expected
+
+
+def test_every_condition_is_documented_with_its_arguments() -> None:
+    section = page("queries.md").partition("## Conditions\n")[2].partition("\n## ")[0]
+    documented = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", section, re.MULTILINE)
+    expected = {
+        condition.__name__: "..." if condition in (All, AnyOf) else ", ".join(inspect.signature(condition).parameters)
+        for condition in Condition.__subclasses__()
+    }
+    assert dict(documented) == expected
+
+
+@pytest.mark.parametrize("query", [Query, Summary])
+def test_every_part_of_a_query_is_documented(query: type[Query] | type[Summary]) -> None:
+    section = page("queries.md").partition(f"## {query.__name__}\n")[2].partition("\n## ")[0]
+    table = section.partition("| default |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(query.__dataclass_fields__)
 
 
 def test_every_problem_of_a_request_is_documented() -> None:

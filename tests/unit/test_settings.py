@@ -35,8 +35,30 @@ def test_variables_of_the_test_suite_are_passed_over() -> None:
         ("CQRSKIT_WAIT_TIMEOUT_SECONDS", "0"),
         ("CQRSKIT_BATCH_SIZE_MAX", "1.5"),
         ("CQRSKIT_COLOUR", "red"),
+        ("CQRSKIT_COMMAND_TIMEOUT_SECONDS", "inf"),
+        ("CQRSKIT_RECEIPTS_KEPT_DAYS", "nan"),
     ],
 )
 def test_a_wrong_variable_is_named(variable: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=variable):
         load_settings({variable: value})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("CQRSKIT_PORT", "many", "it must be a whole number"),
+        ("CQRSKIT_PORT", "65536", "it must be a number <= 65535"),
+        ("CQRSKIT_WAIT_TIMEOUT_SECONDS", "soon", "it must be a number"),
+        ("CQRSKIT_WAIT_TIMEOUT_SECONDS", "0", "it must be a number > 0.0"),
+        ("CQRSKIT_COMMAND_TIMEOUT_SECONDS", "inf", "it must be a finite number"),
+        ("CQRSKIT_INDEX_PREFIX", "Big", r"it must match ^[a-z][a-z0-9_]*$"),
+        ("CQRSKIT_INDEX_PREFIX", "a" * 31, "it must have at most 30 characters"),
+        ("CQRSKIT_BATCH_SIZE", "10", "did you mean CQRSKIT_BATCH_SIZE_MAX?"),
+        ("CQRSKIT_COLOUR", "red", "the settings are CQRSKIT_APP, "),
+    ],
+)
+def test_what_is_wrong_is_said_in_plain_words(variable: str, value: str, words: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings({variable: value})
+    assert words in str(caught.value)
