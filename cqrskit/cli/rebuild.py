@@ -11,9 +11,10 @@ import rich_click as click
 
 from cqrskit.application import Application, Runtime
 from cqrskit.checkpoints import Generation, GenerationState
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, die_with_parent, json_option, run
-from cqrskit.cli.verify import counted, line_of, verified
+from cqrskit.cli.verify import line_of, verified
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError
 from cqrskit.generations import live_generation

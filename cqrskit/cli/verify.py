@@ -5,6 +5,7 @@ import rich_click as click
 
 from cqrskit.application import Runtime
 from cqrskit.checkpoints import Generation
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
@@ -16,7 +17,7 @@ from cqrskit.settings import load_settings
 from cqrskit.telemetry import configure_logging
 from cqrskit.verification import Difference, ParkedDocument, VerificationReport
 
-__all__ = ["Verified", "counted", "line_of", "verified", "verify_command"]
+__all__ = ["Verified", "line_of", "verified", "verify_command"]
 
 LISTED = 20
 
@@ -169,11 +170,6 @@ def line_of(difference: Difference) -> str:
     if difference.reason is not None:
         return line + difference.reason
     return line + f"version {difference.found_version} in the store, {difference.expected_version} by the log"
-
-
-def counted(number: int, noun: str) -> str:
-    """How many of something, such as ``1 key`` or ``1,000 keys``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _show(result: Verified, as_json: bool) -> None:
