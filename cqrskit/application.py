@@ -277,6 +277,11 @@ class Runtime:
         await self._notifier.stop()
 
     @property
+    def registry(self) -> EventRegistry:
+        """What decodes the application's events."""
+        return self.application.registry
+
+    @property
     def stopped_projections(self) -> list[str]:
         """Names of the projections that were run here and cannot go on; `status` says why."""
         return [] if self.worker is None else sorted(self.worker.failures)

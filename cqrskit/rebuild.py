@@ -18,7 +18,9 @@ import msgspec
 from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease
 from cqrskit.errors import ConfigurationError, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore
+from cqrskit.events import EventRegistry
 from cqrskit.fingerprint import Fingerprint, fingerprint_of
+from cqrskit.folding import Folded, Folding
 from cqrskit.generations import coming_generation, live_generation, previous_generation
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
@@ -30,6 +32,7 @@ from cqrskit.worker import BEATS_PER_LEASE, worker_name
 __all__ = ["Parts", "Rebuild", "RebuildPlan", "Tail", "build_slice", "plan_of_rebuild"]
 
 CHECK_INTERVAL_SECONDS = 0.05
+EVENTS_TRIED = 20_000
 SWAP_TIMEOUT_SECONDS = 60.0
 GARBAGE_THRESHOLD_OBJECTS = 200_000
 
@@ -53,6 +56,10 @@ class Parts(Protocol):
     def settings(self) -> Settings:
         """How this process runs."""
 
+    @property
+    def registry(self) -> EventRegistry:
+        """What decodes events."""
+
     def projector(self, projection: Projection, lease: Lease, *, bulk: bool = False) -> Projector:
         """A projector for a partition that is leased."""
 
@@ -61,7 +68,8 @@ class RebuildPlan(msgspec.Struct, frozen=True):
     """What a rebuild would do. Of what was never measured nothing is said: None.
 
     `events` is the length of the log, `documents` and `bytes` those of the live generation. `seconds` rests on how fast
-    a generation was built before.
+    a generation was built before; where none was, on `tried` events that were folded now and written nowhere, so that
+    it is the least that is to be expected.
     """
 
     projection: str
@@ -70,6 +78,7 @@ class RebuildPlan(msgspec.Struct, frozen=True):
     documents: int | None
     bytes: int | None
     seconds: float | None
+    tried: int
     continues: int | None
 
 
@@ -79,15 +88,29 @@ async def plan_of_rebuild(parts: Parts, projection: type[Projection], slices: in
     live, coming = live_generation(own), coming_generation(own)
     head = await parts.event_store.head()
     rates = [each.events_per_second for each in own if each.events_per_second]
+    tried, rate = (0, rates[-1]) if rates else await _try_folding(parts, projection)
     return RebuildPlan(
         projection=projection.name,
         events=head,
         slices=slices if coming is None else len(coming.partitions),
         documents=None if live is None else await parts.read_store.count(projection.index(live.number)),
         bytes=None if live is None else await parts.read_store.size_bytes(projection.index(live.number)),
-        seconds=head / rates[-1] if rates else None,
+        seconds=head / rate if rate else None,
+        tried=tried,
         continues=None if coming is None else coming.number,
     )
+
+
+async def _try_folding(parts: Parts, projection: type[Projection]) -> tuple[int, float | None]:
+    """How many events at the log's end were folded, into documents that are thrown away, and how many in a second."""
+    folding = Folding(projection(), parts.registry)
+    after = max(await parts.event_store.head() - EVENTS_TRIED, 0)
+    begun_at = time.monotonic()
+    feed = await parts.event_store.read(after, EVENTS_TRIED, folding.types)
+    for items in folding.group(feed.events).groups.values():
+        folding.fold(Folded(0, None), items)
+    count = feed.until - after
+    return count, count / max(time.monotonic() - begun_at, 0.001) if count else None
 
 
 class Rebuild:

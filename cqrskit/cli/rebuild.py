@@ -323,7 +323,7 @@ def _show_plan(plan: RebuildPlan, as_json: bool) -> None:
             ("events to read", f"{plan.events:,}" + (f" by each of {plan.slices} slices" if plan.slices > 1 else "")),
             ("documents now", "none" if plan.documents is None else f"{plan.documents:,}"),
             ("disk, about as now", "unknown" if plan.bytes is None else _size(plan.bytes)),
-            ("time", "unknown until it was built once" if plan.seconds is None else f"about {plan.seconds:,.0f} s"),
+            ("time", _time_of(plan)),
             *([("goes on with", f"generation {plan.continues}")] if plan.continues is not None else []),
         ]
     )
@@ -331,6 +331,14 @@ def _show_plan(plan: RebuildPlan, as_json: bool) -> None:
 
 def _size(size_bytes: int) -> str:
     return f"{size_bytes / 1e3:,.0f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:,.1f} MB"
+
+
+def _time_of(plan: RebuildPlan) -> str:
+    if plan.seconds is None:
+        return "none: the log is empty"
+    if plan.tried:
+        return f"{plan.seconds:,.1f} s or more, since {plan.tried:,} events were folded at that rate and not written"
+    return f"about {plan.seconds:,.1f} s, as the last time"
 
 
 def _show_result(result: Result, as_json: bool) -> None:

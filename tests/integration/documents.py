@@ -23,6 +23,7 @@ VOLATILE = [
     (re.compile(r"in \d+\.\d+s"), "in ..."),
     (re.compile(r"\(\d+\.\d s\)$", re.MULTILINE), "(...)"),
     (re.compile(r"\d[\d,.]* [kM]B$", re.MULTILINE), "... B"),
+    (re.compile(r"\d[\d,.]* s or more"), "... s or more"),
     (re.compile(r'"worker":"[^"]+"'), '"worker":"..."'),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "..."),
 ]
