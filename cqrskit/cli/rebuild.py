@@ -111,7 +111,11 @@ def rebuild_command(
             if only_plan:
                 _show_plan(await plan_of_rebuild(runtime, projection, slices), as_json)
                 return 0
-            return await _rebuild(runtime, projection, wanted)
+            try:
+                return await _rebuild(runtime, projection, wanted)
+            except asyncio.CancelledError:
+                _tell_how_to_go_on(projection)
+                raise
 
     run(rebuild)
 
@@ -134,7 +138,8 @@ async def _rebuild(runtime: Runtime, projection: type[Projection], wanted: _Want
         parked = generation.parked_keys
         swap = wanted.swap and differences == 0
         if swap and not wanted.allow_parked and parked > (0 if live is None else live.parked_keys):
-            _tell(f"{counted(parked, 'key')} parked: see `cqrskit parked list {projection.name}`, or swap with --allow-parked")
+            keys = counted(parked, "key")
+            _tell(f"{keys} parked: see `cqrskit parked list {projection.name}`, or swap with --allow-parked")
             swap = False
         if swap:
             await work.swap(generation)
@@ -158,7 +163,8 @@ async def _verified(runtime: Runtime, projection: type[Projection], generation: 
     for difference in result.differences:
         _tell(line_of(difference))
     if result.differences_count:
-        _tell(f"{counted(result.differences_count, 'document')} not as the log says, so the generation does not go live")
+        documents = counted(result.differences_count, "document")
+        _tell(f"{documents} not as the log says: generation {generation.number} does not go live")
     return result.differences_count
 
 
@@ -176,9 +182,6 @@ async def _build(runtime: Runtime, projection: type[Projection], generation: Gen
     try:
         await _show_progress(runtime, projection, generation, ended, quiet=wanted.as_json)
         outputs = await ended
-    except asyncio.CancelledError:
-        _tell_how_to_go_on(projection)
-        raise
     finally:
         ended.cancel()
         for process in processes:
@@ -347,7 +350,8 @@ def _show_result(result: Result, as_json: bool) -> None:
         return
     name, number = result.projection, result.generation
     if result.state == "live":
-        print(f"generation {number} of {name} is live, level with position {result.position} ({result.seconds:,.1f} s)")
+        position = f"{result.position:,}"
+        print(f"generation {number} of {name} is live, level with position {position} ({result.seconds:,.1f} s)")
     else:
         print(f"generation {number} of {name} is ready, not live ({result.seconds:,.1f} s)")
 

@@ -33,7 +33,8 @@ async def test_a_rebuild_fills_the_new_read_store_while_programs_go_on_with_the_
     async with opened(in_postgres, projecting=True) as old:
         await old.executor.execute_many([Grow(counter_id=each, by=2) for each in ids])
         await eventually(lambda: _is_level(old), timeout_seconds=30)
-        rebuilt = await cqrskit("rebuild", "counts", "--app", COUNTING, "--verify", "full", "--json", variables=variables)
+        arguments = ("--app", COUNTING, "--verify", "full", "--json")
+        rebuilt = await cqrskit("rebuild", "counts", *arguments, variables=variables)
         assert rebuilt.code == 0, rebuilt.err
         result = msgspec.json.decode(rebuilt.out)
         assert (result["state"], result["generation"], result["differences"]) == ("live", 2, 0)
