@@ -81,7 +81,10 @@ def _show(explanation: Explanation, as_json: bool) -> None:
         print(msgspec.json.encode(explanation).decode())
         return
     console = Console(width=None if sys.stdout.isatty() else WIDTH_IN_FILES)
-    console.print(_table(explanation))
+    if explanation.events:
+        console.print(_table(explanation))
+    else:
+        console.print(f"{explanation.projection} {explanation.id}: no event is behind it", markup=False)
     missing = explanation.events_count - len(explanation.events)
     if missing:
         console.print(f"... and {missing:,} earlier events")

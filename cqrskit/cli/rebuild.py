@@ -11,6 +11,7 @@ import rich_click as click
 
 from cqrskit.application import Application, Runtime
 from cqrskit.checkpoints import Generation, GenerationState
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, die_with_parent, json_option, run
 from cqrskit.cli.verify import line_of, verified
@@ -110,7 +111,11 @@ def rebuild_command(
             if only_plan:
                 _show_plan(await plan_of_rebuild(runtime, projection, slices), as_json)
                 return 0
-            return await _rebuild(runtime, projection, wanted)
+            try:
+                return await _rebuild(runtime, projection, wanted)
+            except asyncio.CancelledError:
+                _tell_how_to_go_on(projection)
+                raise
 
     run(rebuild)
 
@@ -133,7 +138,8 @@ async def _rebuild(runtime: Runtime, projection: type[Projection], wanted: _Want
         parked = generation.parked_keys
         swap = wanted.swap and differences == 0
         if swap and not wanted.allow_parked and parked > (0 if live is None else live.parked_keys):
-            _tell(f"{parked} keys are parked: see `cqrskit parked list {projection.name}`, or swap with --allow-parked")
+            keys = counted(parked, "key")
+            _tell(f"{keys} parked: see `cqrskit parked list {projection.name}`, or swap with --allow-parked")
             swap = False
         if swap:
             await work.swap(generation)
@@ -157,7 +163,8 @@ async def _verified(runtime: Runtime, projection: type[Projection], generation: 
     for difference in result.differences:
         _tell(line_of(difference))
     if result.differences_count:
-        _tell(f"{result.differences_count:,} documents are not what the log says, so they do not go live")
+        documents = counted(result.differences_count, "document")
+        _tell(f"{documents} not as the log says: generation {generation.number} does not go live")
     return result.differences_count
 
 
@@ -180,7 +187,7 @@ async def _build(runtime: Runtime, projection: type[Projection], generation: Gen
         for process in processes:
             if process.returncode is None:
                 process.terminate()
-        await asyncio.gather(*(process.wait() for process in processes))
+        await asyncio.gather(ended, *(process.wait() for process in processes), return_exceptions=True)
     failed = [
         (number, process.returncode, errors.decode(errors="replace").strip())
         for number, process, (_, errors) in zip(numbers, processes, outputs, strict=True)
@@ -189,8 +196,12 @@ async def _build(runtime: Runtime, projection: type[Projection], generation: Gen
     for number, code, text in failed:
         _tell(f"slice {number} ended with exit code {code}: {text or 'no message'}")
     if failed:
-        _tell(f"run `cqrskit rebuild {projection.name}` again to go on where it stopped")
+        _tell_how_to_go_on(projection)
     return not failed
+
+
+def _tell_how_to_go_on(projection: type[Projection]) -> None:
+    _tell(f"run `cqrskit rebuild {projection.name}` again to go on where it stopped")
 
 
 async def _start_slice(
@@ -312,13 +323,17 @@ def _show_plan(plan: RebuildPlan, as_json: bool) -> None:
     _lines(
         [
             ("projection", plan.projection),
-            ("events to read", f"{plan.events:,} by each of {plan.slices} slices"),
+            ("events to read", f"{plan.events:,}" + (f" by each of {plan.slices} slices" if plan.slices > 1 else "")),
             ("documents now", "none" if plan.documents is None else f"{plan.documents:,}"),
-            ("disk, about as now", "unknown" if plan.bytes is None else f"{plan.bytes / 1e6:,.1f} MB"),
+            ("disk, about as now", "unknown" if plan.bytes is None else _size(plan.bytes)),
             ("time", _time_of(plan)),
             *([("goes on with", f"generation {plan.continues}")] if plan.continues is not None else []),
         ]
     )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e3:,.0f} kB" if size_bytes < 1e6 else f"{size_bytes / 1e6:,.1f} MB"
 
 
 def _time_of(plan: RebuildPlan) -> str:
@@ -335,7 +350,8 @@ def _show_result(result: Result, as_json: bool) -> None:
         return
     name, number = result.projection, result.generation
     if result.state == "live":
-        print(f"generation {number} of {name} is live, level with position {result.position} ({result.seconds:,.1f} s)")
+        position = f"{result.position:,}"
+        print(f"generation {number} of {name} is live, level with position {position} ({result.seconds:,.1f} s)")
     else:
         print(f"generation {number} of {name} is ready, not live ({result.seconds:,.1f} s)")
 

@@ -5,6 +5,7 @@ import rich_click as click
 
 from cqrskit.application import Runtime
 from cqrskit.checkpoints import Generation
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
@@ -101,6 +102,11 @@ async def _generation(runtime: Runtime, projection: type[Projection], number: in
         return found
     for each in own:
         if each.number == number:
+            if each.code.shape != fingerprint_of(projection).shape:
+                raise ConfigurationError(
+                    f"generation {number} of projection {projection.name!r} has other fields than this code: verify it "
+                    "with the code that made it"
+                )
             return each
     numbers = ", ".join(str(each.number) for each in own) or "none"
     raise ConfigurationError(f"projection {projection.name!r} has no generation {number}; it has: {numbers}")
@@ -177,7 +183,8 @@ def _show(result: Verified, as_json: bool) -> None:
     for parked in result.parked:
         print(f"parked {parked.key}: since position {parked.position}, see `cqrskit parked show`")
     number = f"generation {result.generation} of {result.projection}"
-    verdict = f"{result.differences_count:,} differences" if result.differences_count else "all as the log says"
-    print(f"{number}: {result.documents:,} documents compared up to position {result.position:,}: {verdict}")
+    verdict = counted(result.differences_count, "difference") if result.differences_count else "all as the log says"
+    compared = f"{counted(result.documents, 'document')} compared up to position {result.position:,}"
+    print(f"{number}: {compared}: {verdict}")
     if result.adopted:
         print("its documents are what this code folds, so no rebuild is due")

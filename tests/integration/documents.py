@@ -21,6 +21,9 @@ VOLATILE = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "..."),
     (re.compile(r'"correlation_id":"[0-9a-f]{32}"'), '"correlation_id":"..."'),
     (re.compile(r"in \d+\.\d+s"), "in ..."),
+    (re.compile(r"\(\d+\.\d s\)$", re.MULTILINE), "(...)"),
+    (re.compile(r"\d[\d,.]* [kM]B$", re.MULTILINE), "... B"),
+    (re.compile(r"\d[\d,.]* s or more"), "... s or more"),
     (re.compile(r'"worker":"[^"]+"'), '"worker":"..."'),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"), "..."),
 ]

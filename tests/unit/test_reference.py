@@ -12,6 +12,7 @@ from cqrskit import All, Condition, Query, Settings, Summary
 from cqrskit import Any as AnyOf
 from cqrskit.cli import cqrskit_group
 from cqrskit.schema.frozen import FINDING_CODES
+from cqrskit.verification import DifferenceKind
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
 
@@ -34,9 +35,11 @@ def test_every_setting_is_documented_with_its_default_and_unit() -> None:
 
 
 def commands_of(group: click.Group) -> dict[str, click.Command]:
-    """All commands, those of a group inside the group under both names."""
+    """All commands that people call, those of a group inside the group under both names."""
     found: dict[str, click.Command] = {}
     for name, command in group.commands.items():
+        if command.hidden:
+            continue
         inner = commands_of(command) if isinstance(command, click.Group) else {}
         found.update({f"{name} {each}": below for each, below in inner.items()} or {name: command})
     return found
@@ -60,8 +63,13 @@ def test_every_option_of_a_command_is_documented(name: str, command: str) -> Non
 
 
 def test_every_finding_of_the_schema_check_is_documented() -> None:
-    section = page("cli.md").partition("| `code` | what was found |")[2]
+    section = page("cli.md").partition("| `code` | what was found |")[2].partition("\n## ")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)) == FINDING_CODES
+
+
+def test_every_kind_of_difference_is_documented() -> None:
+    section = page("cli.md").partition("| `kind` | how the document differs |")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == sorted(DifferenceKind)
 
 
 def test_every_error_is_documented_with_its_status_code_and_retry() -> None:
