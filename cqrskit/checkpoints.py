@@ -125,7 +125,7 @@ class SkippedEvent(msgspec.Struct, frozen=True):
 
 
 class WorkerSeen(msgspec.Struct, frozen=True):
-    """A worker that was alive a moment ago, and the projections that it is for."""
+    """A worker that was alive a moment ago, and what it moves, as it has named it: the generations of its code."""
 
     worker: str
     projections: tuple[str, ...]

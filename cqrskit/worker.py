@@ -9,6 +9,7 @@ could lose.
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ import msgspec
 import structlog
 
 from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease, WorkerSeen
-from cqrskit.errors import CqrskitError, LeaseLost, ServerUnavailable
+from cqrskit.errors import CqrskitError, LeaseLost, ProjectionStopped, ServerUnavailable
 from cqrskit.fingerprint import Fingerprint, fingerprint_of
 from cqrskit.generations import generation_for
 from cqrskit.projection import Projection
@@ -30,6 +31,7 @@ __all__ = ["Worker", "worker_name"]
 log = structlog.get_logger(__name__)
 
 BEATS_PER_LEASE = 3
+POINT_AGAIN_SECONDS = 30.0
 Place = tuple[str, int, int]
 """Projection, generation and number of a partition."""
 MakeProjector = Callable[[Projection, Lease], Projector]
@@ -38,6 +40,11 @@ MakeProjector = Callable[[Projection, Lease], Projector]
 def worker_name() -> str:
     """A name that no other worker has, and that tells people where it runs."""
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+def _announced(place: Place) -> str:
+    """What a worker says of itself: the generation that it moves."""
+    return f"{place[0]}:{place[1]}"
 
 
 class _Running(msgspec.Struct):
@@ -71,6 +78,8 @@ class Worker:
         self._running: dict[Place, _Running] = {}
         self._given_up: set[Place] = set()
         self._prepared: set[tuple[str, int]] = set()
+        self._moved: dict[str, int] = {}
+        self._pointed: dict[str, tuple[int, float]] = {}
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -110,19 +119,41 @@ class Worker:
             )
             return await self._prepare(projection, await self._checkpoints.generations())
         place = (projection.name, generation.number)
+        if not generation.fits(code):
+            await self._accept(projection, generation)
         if place in self._prepared:
+            await self._point_at(projection, generation)
             return generation
         index = projection.index(generation.number)
         identity = await self._read_store.prepare(index)
         await self._checkpoints.set_index(projection.name, generation.number, identity)
         await self._checkpoints.set_partitions(projection.name, generation.number, projection.partitions)
-        if generation.state is GenerationState.LIVE:
-            await self._read_store.make_live(index)
-        if not generation.fits(code):
+        self._prepared.add(place)
+        self._moved[projection.name] = generation.number
+        return await self._prepare(projection, await self._checkpoints.generations())
+
+    async def _accept(self, projection: type[Projection], generation: Generation) -> None:
+        """Other code has folded this generation: note that ours goes on with it.
+
+        One that came after the one that we have moved is left to the code that built it: ours is the older one.
+        """
+        if generation.number > self._moved.get(projection.name, generation.number):
+            raise ProjectionStopped(
+                f"other code has built generation {generation.number} of projection {projection.name!r}: start this "
+                "program again with that code"
+            )
+        if not generation.mixed:
             log.warning("projection.rebuild_due", projection=projection.name, generation=generation.number)
             await self._checkpoints.set_mixed(projection.name, generation.number)
-        self._prepared.add(place)
-        return await self._prepare(projection, await self._checkpoints.generations())
+
+    async def _point_at(self, projection: type[Projection], generation: Generation) -> None:
+        """Let the alias (or view) name the live generation, also if whoever swapped it in has died before."""
+        if generation.state is not GenerationState.LIVE:
+            return
+        number, at = self._pointed.get(projection.name, (0, 0.0))
+        if number != generation.number or time.monotonic() - at > POINT_AGAIN_SECONDS:
+            await self._read_store.make_live(projection.index(generation.number))
+            self._pointed[projection.name] = (generation.number, time.monotonic())
 
     async def _run(self) -> None:
         while True:
@@ -137,20 +168,21 @@ class Worker:
     async def _beat(self) -> None:
         """One look at what there is: renew, give back, take."""
         await self._settle()
+        await self._renew()  # before all that may take long
         seconds = self._settings.lease_seconds
-        workers = await self._checkpoints.beat(self.name, sorted(self._projections), seconds=seconds)
         generations = await self._checkpoints.generations()
         wanted: dict[Place, float | None] = {}
         for projection in self._projections.values():
             wanted.update(await self._wanted(projection, generations))
-        await self._renew(wanted)
-        share = self._share(len(wanted), workers)
-        surplus = sorted(self._running)[share:]
-        await self._end(surplus)
-        for place, leased_seconds in wanted.items():
-            free = leased_seconds is None or leased_seconds <= 0
-            if free and place not in self._running and place not in self._given_up and len(self._running) < share:
-                await self._take(place)
+        moved = sorted({_announced(place) for place in wanted if place not in self._given_up})
+        workers = await self._checkpoints.beat(self.name, moved, seconds=seconds)
+        await self._end([place for place in self._running if place not in wanted])
+        for places, share in self._shares(list(wanted), workers):
+            await self._end([place for place in places if place in self._running][share:])
+            for place in places:
+                free = (wanted[place] or 0) <= 0 and place not in self._running and place not in self._given_up
+                if free and sum(each in self._running for each in places) < share:
+                    await self._take(place)
 
     async def _wanted(
         self, projection: type[Projection], generations: Sequence[Generation]
@@ -169,17 +201,25 @@ class Worker:
             (projection.name, generation.number, each.number): each.leased_seconds for each in generation.partitions
         }
 
-    def _share(self, partitions: int, workers: Sequence[WorkerSeen]) -> int:
-        """How many partitions are ours: all have as many, and the first ones by name one more if some are left."""
-        alike = sorted({each.worker for each in workers if set(each.projections) & self._projections.keys()})
-        each_has, left_over = divmod(partitions, max(len(alike), 1))
-        rank = alike.index(self.name) if self.name in alike else 0
-        return each_has + (rank < left_over)
+    def _shares(self, wanted: Sequence[Place], workers: Sequence[WorkerSeen]) -> list[tuple[list[Place], int]]:
+        """Places that the same workers want, ours among them, each with how many of them are ours.
+
+        All have as many, and the first ones by name one more if some are left. Workers of other code, of another read
+        store, or of other projections want other generations, and leave ours to us.
+        """
+        groups: dict[tuple[str, ...], list[Place]] = {}
+        for place in sorted(wanted):
+            others = {each.worker for each in workers if _announced(place) in each.projections}
+            groups.setdefault(tuple(sorted(others | {self.name})), []).append(place)
+        found = []
+        for alike, places in groups.items():
+            each_has, left_over = divmod(len(places), len(alike))
+            found.append((places, each_has + (alike.index(self.name) < left_over)))
+        return found
 
     # --- leases
 
-    async def _renew(self, wanted: dict[Place, float | None]) -> None:
-        await self._end([place for place in self._running if place not in wanted])
+    async def _renew(self) -> None:
         running = list(self._running.values())
         if not running:
             return
@@ -203,6 +243,9 @@ class Worker:
         """Stop these projectors and give their partitions back."""
         running = [self._running.pop(place) for place in places]
         await end_tasks([each.task for each in running])
+        for each in running:
+            if not each.task.cancelled():
+                each.task.exception()  # known already, or of no interest any more
         if not running:
             return
         try:
