@@ -60,6 +60,7 @@ class _Here(msgspec.Struct):
     position: int
     visible_position: int
     parked: Mapping[str, int]
+    gone_at: float | None = None
 
 
 class Positions:
@@ -86,11 +87,11 @@ class Positions:
         partitions[lease.partition.number] = _Here(lease.epoch, position, visible_position, parked)
 
     def withdraw(self, lease: Lease) -> None:
-        """A partition is no longer moved here."""
+        """A partition is no longer moved here. What was said of it holds until the checkpoints have been read again."""
         key = (lease.projection, lease.generation, lease.index_identity, lease.partition.count)
         here = self._here.get(key, {}).get(lease.partition.number)
         if here is not None and here.epoch == lease.epoch:
-            del self._here[key][lease.partition.number]
+            here.gone_at = time.monotonic()
 
     async def generations(self, *, fresh_for_seconds: float = FRESH_FOR_SECONDS) -> Sequence[Generation]:
         """All generations, as they were at most so long ago."""
@@ -164,6 +165,10 @@ class Positions:
                     keys = await self._checkpoints.parked(each.projection, each.number)
                     parked[each.projection, each.number] = {key.key: key.position for key in keys}
             self._generations, self._parked, self._polled_at = generations, parked, begun
+            for partitions in self._here.values():
+                gone = [number for number, each in partitions.items() if each.gone_at and each.gone_at < begun]
+                for number in gone:
+                    del partitions[number]
 
 
 class Answer(msgspec.Struct, Generic[T], frozen=True):
