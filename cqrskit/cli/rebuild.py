@@ -27,6 +27,8 @@ __all__ = ["rebuild_command", "rebuild_slice_command", "rollback_command"]
 
 POLL_INTERVAL_SECONDS = 0.25
 SLICES_MAX = 64
+NICENESS = 10
+"""A slice works with what others on its machine leave: nobody waits for it as callers wait for the service."""
 SAMPLED_KEYS = 1_000
 """About so many documents are compared by a sample."""
 
@@ -219,8 +221,14 @@ async def _start_slice(
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env=variables,
-        preexec_fn=die_with_parent,
+        preexec_fn=_give_way,
     )
+
+
+def _give_way() -> None:
+    """As ``preexec_fn``: a slice ends with its parent, and begins with a low priority."""
+    die_with_parent()
+    os.nice(NICENESS)
 
 
 async def _show_progress(

@@ -50,6 +50,7 @@ async def at_work(
         elasticsearch_url=elasticsearch_url,
         index_prefix=index_prefix,
         block_size_max=50,
+        elasticsearch_bulk_max_documents=20,  # so that there are many writes, of which some fail
         **changes,
     )
     async with opened(settings, projecting=True) as runtime:

@@ -10,25 +10,30 @@ from typing import Any
 import psycopg
 import pytest
 
+from cqrskit import Settings
 from cqrskit.testing import PostgresServer
+from example_ledger.application import ledger
+from example_ledger.checking import check_books
 from tests.benchmarks.figures import Row, Side, at_least, at_most, interleaved, percentile
+from tests.benchmarks.ledger_log import fill_with_transfers
 from tests.benchmarks.pace import arrivals, at_moments
 from tests.benchmarks.peers.row_locks import BY_FUNCTION, BY_STATEMENTS, RowLocks
 
 ROOT = Path(__file__).parents[2]
 TINY = "0.002"
+DEADLINE_SECONDS = 120
 
 
-async def benchmarks(server: PostgresServer, *arguments: str) -> tuple[int, Any]:
+async def benchmarks(server: PostgresServer, *arguments: str, **variables: str) -> tuple[int, Any]:
     """Exit code and JSON of a tiny run."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.benchmarks", "--share", TINY, "--json", *arguments),
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "CQRSKIT_TEST_DATABASE_URL": server.url},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "CQRSKIT_TEST_DATABASE_URL": server.url, **variables},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), DEADLINE_SECONDS)
     assert process.returncode is not None
     assert out, err.decode()
     return process.returncode, json.loads(out)
@@ -47,6 +52,35 @@ async def test_a_group_alone_shows_each_figure_beside_its_peer_and_its_limit(pos
         assert row["other"] > 0
         assert row["ratio"] == pytest.approx(row["value"] / row["other"])
         assert (row["ok"] is None) == (row["limit"] is None)
+
+
+async def test_the_read_path_shows_its_figures_beside_their_limits(
+    postgres_server: PostgresServer, elasticsearch_url: str
+) -> None:
+    groups = ("projections", "visibility", "rebuilds")
+    only = [argument for group in groups for argument in ("--only", group)]
+    code, found = await benchmarks(postgres_server, *only, ELASTICSEARCH_URL=elasticsearch_url)
+
+    assert code == 0
+    limits = {group: [row["limit"] for row in rows if row["limit"]] for group, rows in found["groups"].items()}
+    assert limits == {
+        "projections": ["≥ 0.85", "≥ 2.5", "≥ 3", "≥ 60,000"],
+        "visibility": ["≤ 500"],
+        "rebuilds": ["≤ 2"],  # those of memory count in a full run only
+    }
+    assert all(row["value"] > 0 for rows in found["groups"].values() for row in rows)
+
+
+async def test_the_log_that_projections_are_measured_with_is_one_that_commands_could_have_written(
+    postgres_dsn: str,
+) -> None:
+    accounts = fill_with_transfers(postgres_dsn, accounts=20, events=500)
+
+    async with ledger.open(Settings(database_url=postgres_dsn), executor=False) as runtime:
+        report = await check_books(runtime, documents=False)
+    assert report.violations == []
+    assert (report.accounts, report.events) == (len(accounts), 500)
+    assert report.transfers == 160
 
 
 @pytest.mark.parametrize("script", [BY_FUNCTION, BY_STATEMENTS])
