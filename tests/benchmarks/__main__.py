@@ -11,6 +11,7 @@ import uvloop
 
 from cqrskit.telemetry import configure_logging
 from tests.benchmarks import (
+    failover,
     growth,
     http,
     imports,
@@ -41,6 +42,7 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "projections": projections.measure,
     "visibility": visibility.measure,
     "rebuilds": rebuilds.measure,
+    "failover": failover.measure,
 }
 QUICK_SHARE = 0.05
 

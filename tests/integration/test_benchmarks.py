@@ -57,7 +57,7 @@ async def test_a_group_alone_shows_each_figure_beside_its_peer_and_its_limit(pos
 async def test_the_read_path_shows_its_figures_beside_their_limits(
     postgres_server: PostgresServer, elasticsearch_url: str
 ) -> None:
-    groups = ("projections", "visibility", "rebuilds")
+    groups = ("projections", "visibility", "rebuilds", "failover")
     only = [argument for group in groups for argument in ("--only", group)]
     code, found = await benchmarks(postgres_server, *only, ELASTICSEARCH_URL=elasticsearch_url)
 
@@ -66,6 +66,7 @@ async def test_the_read_path_shows_its_figures_beside_their_limits(
     assert limits == {
         "projections": ["≥ 0.85", "≥ 2.5", "≥ 3", "≥ 60,000"],
         "visibility": ["≤ 500"],
+        "failover": ["≤ 1"],
         "rebuilds": ["≤ 2"],  # those of memory count in a full run only
     }
     assert all(row["value"] > 0 for rows in found["groups"].values() for row in rows)
