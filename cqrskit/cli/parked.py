@@ -108,7 +108,9 @@ async def _rows(runtime: Runtime, names: set[str]) -> list[ParkedRow]:
 
 
 def _row(generation: Generation, key: ParkedKey) -> ParkedRow:
-    return ParkedRow(projection=generation.projection, generation=generation.number, **msgspec.structs.asdict(key))
+    fields = msgspec.structs.asdict(key)
+    del fields["owner"]  # says nothing to people
+    return ParkedRow(projection=generation.projection, generation=generation.number, **fields)
 
 
 def _show_list(rows: Sequence[ParkedRow], as_json: bool) -> None:
