@@ -195,6 +195,10 @@ class Folding:
             return False
         return (key, recorded.position) not in self._skipped and recorded.position not in self._skipped_events
 
+    def skips(self, key: str, position: int) -> bool:
+        """Whether an operator gave this event up for the document of this key."""
+        return (key, position) in self._skipped
+
     def begins(self, items: Sequence[Item]) -> bool:
         """Whether the first of a document's events is known to begin it, so that there is nothing to load before."""
         return items[0][0].creates

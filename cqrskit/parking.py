@@ -35,7 +35,7 @@ async def fold_parked(
     """
     failed: dict[str, ParkedKey] = {}
     for key, position in parked.items():
-        if key == event_key(position):
+        if key == event_key(position) and not folding.skips(key, position):
             failed[key] = ParkedKey(key, position, f"{OUT_OF_ORDER} `cqrskit rebuild {folding.projection.name}`")
     async for grouped in _portions(folding, event_store, parked, until, block_size):
         for key in parked.keys() & (grouped.groups.keys() | grouped.failures.keys()):
