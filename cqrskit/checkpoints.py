@@ -140,7 +140,7 @@ class Checkpoints(Protocol):
     async def create_generation(
         self, projection: str, state: GenerationState, code: Fingerprint, partitions: int
     ) -> int:
-        """Begin another generation at position 0 and return its number.
+        """Begin another generation at position 0 and return its number, which no other one ever had or gets.
 
         A live one only where no generation is live; one that is being built only where none is coming: else the number
         of the one that is there is returned, and nothing is made.
@@ -155,8 +155,11 @@ class Checkpoints(Protocol):
     async def set_mixed(self, projection: str, generation: int) -> None:
         """Note that other code than the generation's folds into it."""
 
-    async def adopt(self, projection: str, generation: int, code: Fingerprint) -> None:
-        """Note that all its documents are what this code would have folded."""
+    async def adopt(self, projection: str, generation: int, code: Fingerprint) -> bool:
+        """Note that all its documents are what this code would have folded.
+
+        False, and nothing is noted, if they have other fields than this code's.
+        """
 
     async def set_ready(self, projection: str, generation: int, events_per_second: float) -> None:
         """A generation that was being built is level with the log."""
@@ -164,7 +167,9 @@ class Checkpoints(Protocol):
     async def swap(self, projection: str, generation: int, *, rolled_back: bool = False) -> bool:
         """Make the generation live and retire the live one, unless it is behind it: then False, and nothing changes.
 
-        The retired one's leases end in the same moment. `rolled_back` is noted of the retired one.
+        It is behind if a search, or a request by id, would see less than before. The retired one's leases end in the
+        same moment. `rolled_back` is noted of the retired one. Raises ProjectionStopped if the generation is gone, or
+        is still being built.
         """
 
     async def reset(self, projection: str, code: Fingerprint, partitions: int) -> int:
@@ -217,8 +222,11 @@ class Checkpoints(Protocol):
     async def repark(self, lease: Lease, parked: ParkedKey) -> None:
         """A retry has failed, at this position."""
 
-    async def skip(self, projection: str, skipped: SkippedEvent) -> None:
-        """Give up an event for one document, for good."""
+    async def skip(self, projection: str, generation: int, key: str, position: int) -> bool:
+        """Give up an event for one document of the projection, for good, in all generations.
+
+        False, and nothing is given up, if the key is not parked at this position in this generation any more.
+        """
 
     async def skipped(self, projection: str) -> Sequence[SkippedEvent]:
         """The events that were given up."""

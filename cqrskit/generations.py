@@ -8,13 +8,21 @@ ones with the new, until the old are gone, and nobody reads documents that it do
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from cqrskit.checkpoints import Generation, GenerationState
-from cqrskit.errors import RebuildRequired
+from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease
+from cqrskit.errors import ProjectionStopped, RebuildRequired
 from cqrskit.fingerprint import Fingerprint
 from cqrskit.projection import Projection
-from cqrskit.read_store import IndexSpec
+from cqrskit.read_store import IndexSpec, ReadStore
 
-__all__ = ["coming_generation", "generation_for", "index_of", "live_generation", "previous_generation"]
+__all__ = [
+    "check_index",
+    "coming_generation",
+    "generation_for",
+    "index_of",
+    "live_generation",
+    "make_live",
+    "previous_generation",
+]
 
 
 def index_of(projection: type[Projection], generation: Generation) -> IndexSpec:
@@ -57,3 +65,29 @@ def previous_generation(generations: Sequence[Generation]) -> Generation | None:
     """The one that a roll-back would make live: the last that was live and was not itself given up."""
     kept = [each for each in generations if each.state is GenerationState.RETIRED and not each.rolled_back]
     return max(kept, key=lambda each: each.retired_at or datetime.min.replace(tzinfo=UTC), default=None)
+
+
+# --- what a generation's documents are in
+
+
+async def check_index(read_store: ReadStore, projection: type[Projection], lease: Lease) -> None:
+    """Let the read store know which index this process writes to; ProjectionStopped if the lease is for another."""
+    identity = await read_store.prepare(projection.index(lease.generation))
+    if identity != lease.index_identity:
+        raise ProjectionStopped(
+            f"the index of generation {lease.generation} of projection {projection.name!r} is not the one that its "
+            f"checkpoints speak of, so it is to be filled anew: `cqrskit rebuild {projection.name}` does that, or a "
+            "worker that moves it"
+        )
+
+
+async def make_live(read_store: ReadStore, checkpoints: Checkpoints, projection: type[Projection]) -> None:
+    """Show the live generation under the projection's own name, also if another is made live meanwhile."""
+    shown: int | None = None
+    while True:
+        own = [each for each in await checkpoints.generations() if each.projection == projection.name]
+        live = live_generation(own)
+        if live is None or live.number == shown:
+            return
+        await read_store.make_live(projection.index(live.number))
+        shown = live.number

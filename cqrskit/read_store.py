@@ -6,7 +6,8 @@ event folded into it. The store refuses to go back: a write whose version is not
 nothing, which makes redelivery, crashes and two projectors at once harmless.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+import re
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -16,7 +17,18 @@ from cqrskit.query import LIMIT_MAX, Condition, Query
 from cqrskit.query_plan import Plan
 from cqrskit.summary import Groups, Summary
 
-__all__ = ["Change", "IndexSettings", "IndexSpec", "Outcome", "Page", "ReadStore", "Stored", "page_of", "scan_pages"]
+__all__ = [
+    "Change",
+    "IndexSettings",
+    "IndexSpec",
+    "Outcome",
+    "Page",
+    "ReadStore",
+    "Stored",
+    "numbers_behind",
+    "page_of",
+    "scan_pages",
+]
 
 _SHARDS_MAX = 1024
 _OWN_SETTINGS = ("number_of_shards", "number_of_replicas", "auto_expand_replicas", "refresh_interval")
@@ -167,11 +179,20 @@ class ReadStore(Protocol):
     async def summarize(self, index: IndexSpec, summary: Summary) -> Groups:
         """Counts, sums and histograms of the documents that a search finds. Raises as `search` does."""
 
+    async def numbers_of(self, name: str) -> list[int]:
+        """Numbers of a projection's generations that have an index here, whoever knows of them, in order."""
+
     def name_of(self, index: IndexSpec) -> str:
         """What the server itself calls the index: Elasticsearch's index, or Postgres's table with its schema."""
 
     def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
         """All documents that a search finds, ordered by id, without holding them in memory."""
+
+
+def numbers_behind(beginning: str, names: Iterable[str]) -> list[int]:
+    """The numbers that follow a beginning in those of the names which have nothing behind it but a number."""
+    ends = [name.removeprefix(beginning) for name in names if name.startswith(beginning)]
+    return sorted(int(end) for end in ends if re.fullmatch("[1-9][0-9]*", end))
 
 
 def page_of(plan: Plan, found: list[Stored], *, held: str | None = None) -> Page:

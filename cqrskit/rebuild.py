@@ -21,7 +21,13 @@ from cqrskit.event_store import EventStore
 from cqrskit.events import EventRegistry
 from cqrskit.fingerprint import Fingerprint, fingerprint_of
 from cqrskit.folding import Folded, Folding
-from cqrskit.generations import coming_generation, live_generation, previous_generation
+from cqrskit.generations import (
+    check_index,
+    coming_generation,
+    live_generation,
+    make_live,
+    previous_generation,
+)
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
 from cqrskit.read_store import ReadStore
@@ -174,7 +180,7 @@ class Rebuild:
     async def swap(self, generation: Generation, *, rolled_back: bool = False) -> None:
         """Make the generation live as soon as it is as far as the live one; somebody must be moving it.
 
-        Raises ProjectionStopped if that does not come about within a minute.
+        Raises ProjectionStopped if that does not come about within a minute, or if somebody has removed it.
         """
         deadline = time.monotonic() + SWAP_TIMEOUT_SECONDS
         name = self.projection.name
@@ -185,7 +191,7 @@ class Rebuild:
                     f"{SWAP_TIMEOUT_SECONDS:g} s, so it was not swapped in; run `cqrskit rebuild {name}` again to go on"
                 )
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
-        await self._parts.read_store.make_live(self.projection.index(generation.number))
+        await make_live(self._parts.read_store, self._parts.checkpoints, self.projection)
 
     async def previous(self) -> Generation:
         """The generation to roll back to, made ready to be moved by this code. ConfigurationError if there is none."""
@@ -208,6 +214,8 @@ class Rebuild:
     async def _prepare(self) -> Generation:
         generation = await self.generation()
         index = self.projection.index(generation.number)
+        if not generation.index_identity:
+            await self._parts.read_store.drop(index)  # one of this name has documents that are not this generation's
         identity = await self._parts.read_store.prepare(index)
         await self._parts.checkpoints.set_index(self.projection.name, generation.number, identity)
         if generation.state is GenerationState.BUILDING:
@@ -233,7 +241,7 @@ async def _generations(parts: Parts, projection: type[Projection]) -> Sequence[G
 async def build_slice(parts: Parts, projection: type[Projection], generation: int, partition: int) -> None:
     """Fold one slice from its checkpoint up to where the log ends at the call, or further.
 
-    Raises ProjectionStopped if somebody else does.
+    Raises ProjectionStopped if somebody else does, or if its index is another than the one that was begun.
     """
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD_OBJECTS, 20, 50)
@@ -245,6 +253,7 @@ async def build_slice(parts: Parts, projection: type[Projection], generation: in
     projector = parts.projector(projection(), lease, bulk=True)
     async with _renewed(parts, [lease]):
         try:
+            await check_index(parts.read_store, projection, lease)
             await projector.open()
             goal = await parts.event_store.head()
             while not await projector.step() and projector.position < goal:
@@ -311,6 +320,7 @@ class Tail:
         async with _renewed(self._parts, leases):
             try:
                 for projector in projectors:
+                    await check_index(self._parts.read_store, self._projection, projector.lease)
                     await projector.open()
                 self._tasks = [asyncio.create_task(each.run(), name="cqrskit-tail") for each in projectors]
                 yield self

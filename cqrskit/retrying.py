@@ -8,10 +8,13 @@ from typing import Literal
 import msgspec
 
 from cqrskit.checkpoints import Checkpoints, Generation, Lease, ParkedKey
-from cqrskit.errors import LeaseLost
+from cqrskit.errors import ConfigurationError, LeaseLost
+from cqrskit.fingerprint import fingerprint_of
 from cqrskit.folding import partition_of
+from cqrskit.generations import check_index
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
+from cqrskit.read_store import ReadStore
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
 
@@ -40,6 +43,7 @@ class Retrying:
         generation: int,
         *,
         worker: str,
+        read_store: ReadStore,
         checkpoints: Checkpoints,
         settings: Settings,
         make_projector: Callable[[Projection, Lease], Projector],
@@ -48,6 +52,7 @@ class Retrying:
         self._projection = projection
         self._number = generation
         self._worker = worker
+        self._read_store = read_store
         self._checkpoints = checkpoints
         self._settings = settings
         self._make_projector = make_projector
@@ -55,7 +60,8 @@ class Retrying:
     async def retry(self, keys: Sequence[str], *, timeout_seconds: float) -> list[Retried]:
         """Try these keys again, and say what became of each within the time; those that wait are tried all the same.
 
-        Keys that are not parked are level. Raises ServerUnavailable, or what a projector raises.
+        Keys that are not parked are level. Raises ServerUnavailable, ConfigurationError if nobody holds a partition and
+        its documents have other fields than this code's, or what a projector raises.
         """
         deadline = time.monotonic() + timeout_seconds
         await self._checkpoints.request_retry(self._projection.name, self._number, keys)
@@ -85,7 +91,7 @@ class Retrying:
                 self._worker, self._projection.name, self._number, partition.number, seconds=seconds
             )
             if lease is not None:
-                await self._retry_with(lease, deadline)
+                await self._retry_with(generation, lease, deadline)
 
     async def _generation(self) -> Generation | None:
         found = await self._checkpoints.generations()
@@ -95,8 +101,14 @@ class Retrying:
     def _place(self) -> tuple[str, int]:
         return self._projection.name, self._number
 
-    async def _retry_with(self, lease: Lease, deadline: float) -> None:
+    async def _retry_with(self, generation: Generation, lease: Lease, deadline: float) -> None:
         """Hold the lease while the retry runs; what is left undone at the deadline is done by whoever comes next."""
+        try:
+            await self._check_code(generation)
+            await check_index(self._read_store, self._projection, lease)
+        except BaseException:
+            await self._checkpoints.release([lease])
+            raise
         projector = self._make_projector(self._projection(), lease)
         renewing = asyncio.create_task(self._renew(lease))
         try:
@@ -109,6 +121,17 @@ class Retrying:
             await end_tasks([renewing])
             await projector.stop()
             await self._checkpoints.release([lease])
+
+    async def _check_code(self, generation: Generation) -> None:
+        """Refuse documents with other fields; note that other code than their own folds them from now on."""
+        code = fingerprint_of(self._projection)
+        if generation.code.shape != code.shape:
+            raise ConfigurationError(
+                f"no worker moves generation {self._number} of projection {self._projection.name!r}, and its documents "
+                "have other fields than this code: retry it with the code that made them"
+            )
+        if not generation.fits(code):
+            await self._checkpoints.set_mixed(self._projection.name, self._number)
 
     async def _renew(self, lease: Lease) -> None:
         while True:

@@ -8,10 +8,12 @@ DROP TABLE parked_keys;
 
 CREATE TABLE projections (
     name text COLLATE "C" PRIMARY KEY,
-    paused_at timestamptz
+    paused_at timestamptz,
+    last_generation integer NOT NULL DEFAULT 0
 );
 
 COMMENT ON COLUMN projections.paused_at IS 'Since then no worker moves it; NULL while it runs.';
+COMMENT ON COLUMN projections.last_generation IS 'The highest number ever given: none is given twice.';
 
 CREATE TABLE generations (
     projection text COLLATE "C" NOT NULL REFERENCES projections (name),

@@ -8,12 +8,12 @@ import msgspec
 import rich_click as click
 
 from cqrskit.application import Runtime
-from cqrskit.checkpoints import Generation, ParkedKey, SkippedEvent
+from cqrskit.checkpoints import Generation, ParkedKey
 from cqrskit.cli.events import event_fields
 from cqrskit.cli.operating import confirm, counted, generation_of, near_to, opened, show_table, yes_option
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
-from cqrskit.errors import ConfigurationError
+from cqrskit.errors import ConfigurationError, CqrskitError
 from cqrskit.events import RecordedEvent
 from cqrskit.projection import Projection
 from cqrskit.retrying import Retried, Retrying
@@ -51,12 +51,23 @@ class ParkedRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetryReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a retry, for machines; `dropped` is the position of an event that was given up."""
+    """What became of a retry, for machines; `dropped` is the position of an event that was given up.
+
+    `rebuild_due` are generations whose documents may have that event, since it was folded into them before.
+    """
 
     projection: str
     generation: int
     keys: list[Retried]
     dropped: int | None = None
+    rebuild_due: list[int] = []
+
+
+class _Dropped(msgspec.Struct, frozen=True):
+    """An event that was given up, and the generations that have it all the same."""
+
+    position: int
+    rebuild_due: list[int]
 
 
 @click.group("parked")
@@ -267,7 +278,9 @@ def drop_command(
     """Give up one event for one document, for good, and fold what waits behind it.
 
     It is the event that `cqrskit parked show` shows. It stays in the log, and other documents keep it. This document
-    never gets it, in no generation. Exit code 1 if a later event fails, or if the outcome is not known in time.
+    never gets it, in no generation that is still to fold it; for one that may have folded it before, a rebuild is due.
+    Exit code 1 if the document is not parked at that event any more, if a later event fails, or if the outcome is not
+    known in time.
 
     \b
     Examples:
@@ -282,13 +295,39 @@ def drop_command(
             found = await generation_of(runtime, projection, generation)
             (parked,) = await _parked_keys(runtime, found, [key])
             await confirm(await _loss(runtime, projection, parked), yes=yes)
-            await runtime.checkpoints.skip(name, SkippedEvent(key, parked.position, parked.error))
-            for each in await runtime.checkpoints.generations():  # others may be parked for the same event
-                if each.projection == name and each.parked_keys and each.number != found.number:
-                    await runtime.checkpoints.request_retry(name, each.number, [key])
-            return await _retry(runtime, projection, found, [key], timeout_seconds, as_json, dropped=parked.position)
+            due = await _drop(runtime, found, parked)
+            drop = _Dropped(parked.position, due)
+            return await _retry(runtime, projection, found, [key], timeout_seconds, as_json, dropped=drop)
 
     run(work)
+
+
+async def _drop(runtime: Runtime, generation: Generation, parked: ParkedKey) -> list[int]:
+    """Give the event up; numbers of the other generations that may have it, so that a rebuild is due."""
+    name, key, position = generation.projection, parked.key, parked.position
+    before = {(each.key, each.position) for each in await runtime.checkpoints.skipped(name)}
+    if not await runtime.checkpoints.skip(name, generation.number, key, position):
+        raise CqrskitError(
+            f"key {key!r} of projection {name!r} is not parked at position {position} any more, so nothing was given "
+            f"up: see `cqrskit parked show {name} {key}`"
+        )
+    due: list[int] = []
+    for each in await runtime.checkpoints.generations():
+        if each.projection != name or each.number == generation.number:
+            continue
+        theirs = {found.key: found.position for found in await runtime.checkpoints.parked(name, each.number)}
+        if key in theirs:  # maybe for the same event
+            await runtime.checkpoints.request_retry(name, each.number, [key])
+        waits = key in theirs and theirs[key] <= position
+        if not waits and (key, position) not in before and _may_have_folded(each, position):
+            await runtime.checkpoints.set_mixed(name, each.number)
+            due.append(each.number)
+    return due
+
+
+def _may_have_folded(generation: Generation, position: int) -> bool:
+    """Whether a partition has come so far, or is being moved by somebody who learns too late what was given up."""
+    return any(each.position >= position or (each.leased_seconds or 0) > 0 for each in generation.partitions)
 
 
 async def _loss(runtime: Runtime, projection: type[Projection], parked: ParkedKey) -> str:
@@ -322,12 +361,13 @@ async def _retry(
     timeout_seconds: float,
     as_json: bool,
     *,
-    dropped: int | None = None,
+    dropped: _Dropped | None = None,
 ) -> int:
     retrying = Retrying(
         projection,
         generation.number,
         worker=worker_name(),
+        read_store=runtime.read_store,
         checkpoints=runtime.checkpoints,
         settings=runtime.settings,
         make_projector=runtime.projector,
@@ -336,7 +376,13 @@ async def _retry(
         print(f"{projection.name} is paused: `cqrskit resume {projection.name}` lets the retry begin", file=sys.stderr)
         timeout_seconds = 0.0
     outcomes = await retrying.retry(keys, timeout_seconds=timeout_seconds) if keys else []
-    report = RetryReport(projection=projection.name, generation=generation.number, keys=outcomes, dropped=dropped)
+    report = RetryReport(
+        projection=projection.name,
+        generation=generation.number,
+        keys=outcomes,
+        dropped=None if dropped is None else dropped.position,
+        rebuild_due=[] if dropped is None else dropped.rebuild_due,
+    )
     _show_report(report, timeout_seconds, as_json)
     return 0 if all(outcome.result == "level" for outcome in outcomes) else FAILED
 
@@ -347,6 +393,8 @@ def _show_report(report: RetryReport, timeout_seconds: float, as_json: bool) -> 
         return
     if report.dropped is not None:
         print(f"the event at position {report.dropped} is given up for this document")
+    for number in report.rebuild_due:
+        print(f"generation {number} may have folded it before: `cqrskit rebuild {report.projection}` leaves it out")
     if not report.keys:
         print("no key is parked")
     for outcome in report.keys:

@@ -1,6 +1,6 @@
 """``cqrskit prune``: delete documents that nobody goes back to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -8,17 +8,16 @@ import msgspec
 import rich_click as click
 
 from cqrskit.application import Runtime
-from cqrskit.checkpoints import Generation, GenerationState, Lease
+from cqrskit.checkpoints import Generation, GenerationState
 from cqrskit.cli.operating import confirm, counted, opened, show_table, yes_option
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.projection import Projection
-from cqrskit.worker import worker_name
 
 __all__ = ["prune_command"]
 
-LEASE_SECONDS = 60.0
-"""So long nobody else takes a generation that is being deleted, also if this process dies."""
+FORGOTTEN = "forgotten"
+"""Said for the state of an index that no generation knows: somebody died, or its server did, before it was deleted."""
 
 
 class Pruned(msgspec.Struct, frozen=True):
@@ -50,7 +49,8 @@ def prune_command(
 ) -> None:
     """Delete retired generations of all projections, or of one: their indices with the documents.
 
-    The live generation is never touched, nor one that a worker moves. Exit code 1 if one was left alone for that.
+    An index that was left when its generation was deleted (`forgotten`) is deleted too. The live generation is never
+    touched, nor one that a worker moves. Exit code 1 if one was left alone for that.
 
     \b
     Examples:
@@ -64,14 +64,19 @@ def prune_command(
 
     async def prune() -> int:
         async with opened(application) as runtime:
-            found = await runtime.checkpoints.generations()
+            found, forgotten = await _forgotten(runtime, wanted)
             old = [each for projection in projections for each in _old(found, projection, keep, building)]
-            if dry_run or not old:
-                _show([Pruned(each.projection, each.number, each.state, "would_be_deleted") for each in old], as_json)
+            due = [(each.projection, each.number, str(each.state)) for each in old]
+            due += [(projection.name, number, FORGOTTEN) for projection, number in forgotten]
+            if dry_run or not due:
+                _show([Pruned(*each, "would_be_deleted") for each in due], as_json)
                 return 0
-            named = ", ".join(f"{each.projection} {each.number} ({each.state})" for each in old)
-            await confirm(f"{counted(len(old), 'generation')} will be deleted for good: {named}. Go on?", yes=yes)
+            named = ", ".join(f"{projection} {number} ({state})" for projection, number, state in due)
+            await confirm(f"{counted(len(due), 'generation')} will be deleted for good: {named}. Go on?", yes=yes)
             results = [await _prune(runtime, projections[each.projection], each) for each in old]
+            for projection, number in forgotten:
+                await runtime.read_store.drop(projection.index(number))
+                results.append(Pruned(projection.name, number, FORGOTTEN, "deleted"))
             _show(results, as_json)
             return FAILED if any(each.result == "in_use" for each in results) else 0
 
@@ -92,36 +97,28 @@ def _old(generations: Sequence[Generation], projection: str, keep: int, building
 
 
 async def _prune(runtime: Runtime, projection: type[Projection], generation: Generation) -> Pruned:
-    """Delete one, unless somebody holds a part of it.
+    """Delete one, unless somebody holds a part of it, or has made it live since we looked.
 
-    Its partitions are taken first, so that nobody begins to work on it. The index goes before the row: should this
-    process die in between, the row is still there to prune, and whoever needs the documents builds them again.
+    The row goes before the index, so that nobody can begin to work on documents that are being deleted. Should this
+    process die in between, the index is left, which no later generation takes for its own; the next prune deletes it.
     """
-    leases: list[Lease] = []
-    deleted = False
-    try:
-        for partition in generation.partitions:
-            lease = await runtime.checkpoints.claim(
-                worker_name(), projection.name, generation.number, partition.number, seconds=LEASE_SECONDS
-            )
-            if lease is None:
-                break
-            leases.append(lease)
-        else:
-            if await _is_still(runtime, generation):
-                await runtime.read_store.drop(projection.index(generation.number))
-                deleted = True
-    finally:
-        await runtime.checkpoints.release(leases)
-    deleted = deleted and await runtime.checkpoints.delete_generation(projection.name, generation.number)
+    deleted = await runtime.checkpoints.delete_generation(projection.name, generation.number)
+    if deleted:
+        await runtime.read_store.drop(projection.index(generation.number))
     return Pruned(projection.name, generation.number, generation.state, "deleted" if deleted else "in_use")
 
 
-async def _is_still(runtime: Runtime, generation: Generation) -> bool:
-    """Whether nobody has made it live since we looked."""
-    found = await runtime.checkpoints.generations()
-    same = (each for each in found if (each.projection, each.number) == (generation.projection, generation.number))
-    return any(each.state is generation.state for each in same)
+async def _forgotten(
+    runtime: Runtime, projections: Iterable[type[Projection]]
+) -> tuple[Sequence[Generation], list[tuple[type[Projection], int]]]:
+    """All generations there are, and indices of which none of them knows.
+
+    The indices are looked for first: a generation is there before its index is.
+    """
+    found = [(each, number) for each in projections for number in await runtime.read_store.numbers_of(each.name)]
+    generations = await runtime.checkpoints.generations()
+    known = {(each.projection, each.number) for each in generations}
+    return generations, [(each, number) for each, number in found if (each.name, number) not in known]
 
 
 def _show(pruned: Sequence[Pruned], as_json: bool) -> None:

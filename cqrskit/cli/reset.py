@@ -7,7 +7,7 @@ from cqrskit.cli.operating import confirm, opened, yes_option
 from cqrskit.cli.running import common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.fingerprint import fingerprint_of
-from cqrskit.generations import live_generation
+from cqrskit.generations import live_generation, make_live
 
 __all__ = ["reset_command"]
 
@@ -53,6 +53,7 @@ def reset_command(name: str, app: str | None, yes: bool, as_json: bool) -> None:
             number = await runtime.checkpoints.reset(name, fingerprint_of(projection), projection.partitions)
             identity = await runtime.read_store.prepare(projection.index(number))
             await runtime.checkpoints.set_index(name, number, identity)
+            await make_live(runtime.read_store, runtime.checkpoints, projection)
             retired = None if before is None else before.number
             if as_json:
                 print(msgspec.json.encode(Reset(name, number, retired)).decode())

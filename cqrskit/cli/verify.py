@@ -122,7 +122,15 @@ async def verified(
     limit: int = LISTED,
     quiet: bool,
 ) -> Verified:
-    """Compare a generation with the log up to where it is, with a progress bar; the first `limit` differences."""
+    """Compare a generation with the log up to where it is, with a progress bar; the first `limit` differences.
+
+    ConfigurationError if its documents have other fields than this code's: they cannot be compared.
+    """
+    if generation.code.shape != fingerprint_of(projection).shape:
+        raise ConfigurationError(
+            f"generation {generation.number} of projection {projection.name!r} has other fields than this code: verify "
+            "it with the code that made it"
+        )
     until = min(generation.position, await runtime.event_store.head())
     with ProgressBar(f"{projection.name}: verifying generation {generation.number}", 1, quiet=quiet) as bar:
         verifier = await runtime.verifier(
@@ -157,8 +165,8 @@ async def _adopted(
     code = fingerprint_of(projection)
     if generation.fits(code):
         return result
-    await runtime.checkpoints.adopt(projection.name, generation.number, code)
-    return msgspec.structs.replace(result, adopted=True)
+    adopted = await runtime.checkpoints.adopt(projection.name, generation.number, code)
+    return msgspec.structs.replace(result, adopted=adopted)
 
 
 def line_of(difference: Difference) -> str:

@@ -26,7 +26,7 @@ from cqrskit.elasticsearch.summary_body import groups_in, summary_body
 from cqrskit.errors import ConfigurationError, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
-from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, page_of
+from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, numbers_behind, page_of
 from cqrskit.summary import Groups, Summary
 from cqrskit.summary_plan import plan_of_summary
 
@@ -176,6 +176,13 @@ class ElasticsearchReadStore:
         with self._errors():
             await self.client.indices.delete(index=self.name_of(index), ignore_unavailable=True)
         self._identities.pop(self.name_of(index), None)
+
+    async def numbers_of(self, name: str) -> list[int]:
+        """Numbers of a projection's generations that have an index here."""
+        beginning = f"{self._prefix}-{name}-"
+        with self._errors():
+            found = await self.client.indices.get_settings(index=f"{beginning}*", filter_path="*.settings.index.uuid")
+        return numbers_behind(beginning, found)
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
         """One document as last written, refreshed or not."""

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
@@ -16,12 +16,22 @@ from cqrskit.checkpoints import (
     SkippedEvent,
     WorkerSeen,
 )
+from cqrskit.errors import ProjectionStopped
 from cqrskit.fingerprint import Fingerprint
 from cqrskit.partition import Partition
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
 
 __all__ = ["PostgresCheckpoints"]
+
+
+class _Held(NamedTuple):
+    """A partition's checkpoint, held for a swap."""
+
+    generation: int
+    state: str
+    position: int
+    visible_position: int
 
 
 class PostgresCheckpoints:
@@ -87,10 +97,10 @@ class PostgresCheckpoints:
         """Note that other code than the generation's folds into it."""
         await self._execute("set_generation_mixed", {"projection": projection, "generation": generation})
 
-    async def adopt(self, projection: str, generation: int, code: Fingerprint) -> None:
-        """Note that all its documents are what this code would have folded."""
+    async def adopt(self, projection: str, generation: int, code: Fingerprint) -> bool:
+        """Note that all its documents are what this code would have folded; False if they have other fields."""
         values = {"projection": projection, "generation": generation, "shape": code.shape, "folds": code.folds}
-        await self._execute("adopt_generation", values)
+        return bool(await self._fetch("adopt_generation", values))
 
     async def set_ready(self, projection: str, generation: int, events_per_second: float) -> None:
         """A generation that was being built is level with the log."""
@@ -107,10 +117,18 @@ class PostgresCheckpoints:
         }
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), values)
-            seen = {bool(live): int(visible) for live, visible in await _rows(connection, "lock_checkpoints", values)}
-            if False not in seen:
-                return True in seen
-            if seen[False] < seen.get(True, 0):
+            held = [_Held(*row) for row in await _rows(connection, "lock_checkpoints", values)]
+            coming = [each for each in held if each.generation == generation]
+            state = coming[0].state if coming else None
+            if state is None or state == GenerationState.BUILDING:
+                what = "is gone" if state is None else "is still being built"
+                raise ProjectionStopped(
+                    f"generation {generation} of projection {projection!r} {what}, so it was not swapped in: see "
+                    f"`cqrskit generations {projection}`"
+                )
+            if state == GenerationState.LIVE:
+                return True
+            if _is_behind(coming, [each for each in held if each.state == GenerationState.LIVE]):
                 return False
             for (retired,) in await _rows(connection, "retire_live_generation", values):
                 await connection.execute(statement("end_leases"), {"projection": projection, "generation": retired})
@@ -245,15 +263,10 @@ class PostgresCheckpoints:
         }
         await self._execute("repark_key", values)
 
-    async def skip(self, projection: str, skipped: SkippedEvent) -> None:
-        """Give up an event for one document, for good."""
-        values = {
-            "projection": projection,
-            "key": skipped.key,
-            "position": skipped.position,
-            "error": skipped.error,
-        }
-        await self._execute("skip_event", values)
+    async def skip(self, projection: str, generation: int, key: str, position: int) -> bool:
+        """Give up an event for one document, for good; False if it is not parked there any more."""
+        values = {"projection": projection, "generation": generation, "key": key, "position": position}
+        return bool(await self._fetch("skip_event", values))
 
     async def skipped(self, projection: str) -> Sequence[SkippedEvent]:
         """The events that were given up."""
@@ -283,6 +296,20 @@ class PostgresCheckpoints:
         with connection_errors(self._url):
             async with self._pool.connection() as connection:
                 return await _rows(connection, name, values)
+
+
+def _is_behind(coming: Sequence[_Held], live: Sequence[_Held]) -> bool:
+    """Whether a reader would be taken back: by a search, or by an id, which asks one partition only.
+
+    Generations that are divided alike are compared partition by partition; of others, the last with the first.
+    """
+    if not live:
+        return False
+    if min(each.visible_position for each in coming) < min(each.visible_position for each in live):
+        return True
+    if len(coming) == len(live):
+        return any(ours.position < theirs.position for ours, theirs in zip(coming, live, strict=True))
+    return min(each.position for each in coming) < max(each.position for each in live)
 
 
 async def _rows(

@@ -20,7 +20,7 @@ from cqrskit.postgres.sql import statement
 from cqrskit.postgres.summary_sql import count_statement, groups_in, summary_statement
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
-from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, page_of, scan_pages
+from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, numbers_behind, page_of, scan_pages
 from cqrskit.summary import Groups, Summary
 from cqrskit.summary_plan import plan_of_summary
 
@@ -163,6 +163,14 @@ class PostgresReadStore:
                 await connection.execute(sql.SQL("DROP VIEW {}").format(self._view(index)))
             await connection.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(self._table(index)))
         self._identities.pop(self._name(index), None)
+
+    async def numbers_of(self, name: str) -> list[int]:
+        """Numbers of a projection's generations that have a table here."""
+        beginning = f"{self._prefix}_{name}_"
+        async with self._connection() as connection:
+            values = {"schema": SCHEMA, "beginning": beginning}
+            cursor = await connection.execute(statement("list_read_models"), values)
+            return numbers_behind(beginning, [found for (found,) in await cursor.fetchall()])
 
     async def get(self, index: IndexSpec, document_id: str) -> Stored | None:
         """One document as last written."""

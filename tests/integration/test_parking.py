@@ -8,7 +8,6 @@ import psycopg
 import pytest
 
 from cqrskit import Application, DocumentParked, Projection, Query, Runtime, Settings
-from cqrskit.checkpoints import SkippedEvent
 from cqrskit.retrying import Retried, Retrying
 from cqrskit.testing import eventually
 from cqrskit.testing.leases import leased
@@ -42,6 +41,7 @@ def retrying(runtime: Runtime, projection: type[Projection]) -> Retrying:
         projection,
         1,
         worker="an operator",
+        read_store=runtime.read_store,
         checkpoints=runtime.checkpoints,
         settings=runtime.settings,
         make_projector=runtime.projector,
@@ -120,7 +120,7 @@ async def test_a_retry_stops_at_the_next_event_that_fails_and_keeps_what_came_be
         await level(runtime, Labels)
         (parked,) = await runtime.checkpoints.parked("labels", 1)
         first = parked.position
-        await runtime.checkpoints.skip("labels", SkippedEvent("a", first, parked.error))
+        await runtime.checkpoints.skip("labels", 1, "a", first)
         (found,) = await retried(runtime, Labels, "a")
         assert (found.result, found.position, found.events_waiting) == ("failed", first + 6, 1)
         assert await document_of(runtime, Labels, "a") == Labelled(["a one", "a two"])
@@ -221,7 +221,7 @@ async def test_a_retry_that_nobody_can_do_in_time_still_waits_and_is_not_forgott
 async def test_a_skipped_event_is_passed_over_and_what_waited_behind_it_is_folded(settings: Settings) -> None:
     key, position = await parked_counter(settings)
     async with counting.open(settings, projections=["counts"]) as runtime:
-        await runtime.checkpoints.skip("counts", SkippedEvent(key, position, "poison"))
+        await runtime.checkpoints.skip("counts", 1, key, position)
         assert await retried(runtime, Counts, key) == [Retried(key, "level")]
         assert await document_of(runtime, Counts, key) == Count(12, 4)
     with psycopg.connect(str(settings.database_url)) as connection:
@@ -238,8 +238,8 @@ async def test_an_event_is_skipped_for_the_one_document_only(settings: Settings)
     async with labelling(Labels).open(settings, projections=["labels"]) as runtime:
         position = await label(runtime, ["a good one"])
         await level(runtime, Labels)
-        await runtime.checkpoints.skip("labels", SkippedEvent("b", position, ""))
     with psycopg.connect(str(settings.database_url)) as connection:
+        connection.execute("INSERT INTO skipped_events VALUES ('labels', 'b', %s, '')", (position,))
         connection.execute("UPDATE partitions SET position = 0, visible_position = 0")
     async with labelling(Labels).open(settings, projections=["labels"]) as runtime:
         await runtime.read_store.drop(Labels.index(1))
@@ -268,7 +268,7 @@ async def test_a_document_that_the_store_refuses_is_parked_at_the_event_that_mad
         await level(runtime, Labels)
         (again,) = await retried(runtime, Labels, "a")
         assert (again.result, again.position, again.events_waiting) == ("failed", parked.position, 2)
-        await runtime.checkpoints.skip("labels", SkippedEvent("a", parked.position, parked.error))
+        await runtime.checkpoints.skip("labels", 1, "a", parked.position)
         assert await retried(runtime, Labels, "a") == [Retried("a", "level")]
         assert await document_of(runtime, Labels, "a") == Labelled(["a one", "a two", "a three", "a four", "a five"])
 

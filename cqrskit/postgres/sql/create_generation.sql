@@ -1,7 +1,10 @@
--- The next generation of a projection; its row is held, so that the numbers stay apart.
+-- The next generation of a projection. Its number was never given before: an index of a generation that is forgotten may
+-- still be there, and whoever worked on it may still be at it.
+WITH numbered AS (
+    UPDATE projections SET last_generation = last_generation + 1 WHERE name = %(projection)s RETURNING last_generation
+)
 INSERT INTO generations (projection, generation, store, state, shape, folds, live_at)
-SELECT %(projection)s, coalesce(max(generation), 0) + 1, %(store)s, %(state)s, %(shape)s, %(folds)s,
+SELECT %(projection)s, last_generation, %(store)s, %(state)s, %(shape)s, %(folds)s,
        CASE WHEN %(state)s = 'live' THEN now() END
-FROM generations
-WHERE projection = %(projection)s
+FROM numbered
 RETURNING generation
