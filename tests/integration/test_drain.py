@@ -100,5 +100,6 @@ async def test_while_it_stops_accepted_commands_finish_and_new_ones_are_told_so_
         assert (await accepted).json()["position"] == 2
         assert (await client.get("/health/live")).headers["Connection"] == "close"
         ready = await client.get("/health/ready")
-        assert (ready.status_code, ready.json()["ready"], ready.json()["draining"]) == (503, False, True)
+        assert (ready.status_code, ready.json()["status"]) == (503, "unready")
+        assert "the service is stopping" in ready.json()["problems"]
         assert all(each["ok"] for each in ready.json()["dependencies"])

@@ -199,7 +199,7 @@ async def test_a_reset_is_shown_at_once(operator: Operator) -> None:
 async def test_who_has_lost_the_lease_counts_nothing_that_waits(settings: Settings) -> None:
     async with counting.open(settings, executor=False) as runtime:
         old = await leased(runtime, Counts)
-        await runtime.checkpoints.park(old, [ParkedKey("a", 1, "broken")])
+        await runtime.checkpoints.park(old, [ParkedKey("a", 1, "broken", "a")])
         await runtime.checkpoints.count_waiting(old, {"a": 2})
         await runtime.checkpoints.release([old])
         new = await leased(runtime, Counts)
