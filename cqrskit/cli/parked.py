@@ -2,15 +2,14 @@
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 
 import msgspec
 import rich_click as click
 
 from cqrskit.application import Runtime
 from cqrskit.checkpoints import Generation, ParkedKey
-from cqrskit.cli.events import event_fields
-from cqrskit.cli.operating import confirm, counted, generation_of, near_to, opened, show_table, yes_option
+from cqrskit.cli.operating import confirm, counted, generation_of, near_to, opened, yes_option
+from cqrskit.cli.parked_rows import ParkedRow, row_of, show_key, show_list
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError, CqrskitError
@@ -20,8 +19,6 @@ from cqrskit.retrying import Retried, Retrying
 from cqrskit.worker import worker_name
 
 __all__ = ["parked_group"]
-
-ERROR_LENGTH_MAX = 200
 
 generation_option = click.option(
     "--generation", type=click.IntRange(min=1), help="Of this generation (default: the one that this code reads)."
@@ -35,19 +32,6 @@ timeout_option = click.option(
     metavar="SECONDS",
     help="How long to wait for the outcome.",
 )
-
-
-class ParkedRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One parked key, for machines."""
-
-    projection: str
-    generation: int
-    key: str
-    position: int
-    error: str
-    events_waiting: int
-    parked_at: datetime | None
-    retry_requested: bool
 
 
 class RetryReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +88,7 @@ def list_command(name: str | None, app: str | None, as_json: bool) -> None:
 
     async def work() -> None:
         async with opened(application) as runtime:
-            _show_list(await _rows(runtime, {each.name for each in wanted}), as_json)
+            show_list(await _rows(runtime, {each.name for each in wanted}), as_json)
 
     run(work)
 
@@ -114,38 +98,8 @@ async def _rows(runtime: Runtime, names: set[str]) -> list[ParkedRow]:
     for generation in await runtime.checkpoints.generations():
         if generation.parked_keys and generation.projection in names:
             parked = await runtime.checkpoints.parked(generation.projection, generation.number)
-            rows += [_row(generation, key) for key in parked]
+            rows += [row_of(generation, key) for key in parked]
     return rows
-
-
-def _row(generation: Generation, key: ParkedKey) -> ParkedRow:
-    fields = msgspec.structs.asdict(key)
-    del fields["owner"]  # says nothing to people
-    return ParkedRow(projection=generation.projection, generation=generation.number, **fields)
-
-
-def _show_list(rows: Sequence[ParkedRow], as_json: bool) -> None:
-    if as_json:
-        print(msgspec.json.encode(rows).decode())
-        return
-    if not rows:
-        print("no key is parked")
-        return
-    show_table(
-        ("projection", "generation", "key", "position", "events waiting", "parked at", "error"),
-        (
-            (
-                row.projection,
-                row.generation,
-                row.key,
-                row.position,
-                row.events_waiting,
-                _moment(row.parked_at),
-                f"{row.error[:ERROR_LENGTH_MAX]}{' (a retry is asked for)' if row.retry_requested else ''}",
-            )
-            for row in rows
-        ),
-    )
 
 
 @parked_group.command("show")
@@ -170,7 +124,7 @@ def show_command(name: str, key: str, app: str | None, generation: int | None, a
             found = await generation_of(runtime, projection, generation)
             (parked,) = await _parked_keys(runtime, found, [key])
             event = await _event_at(runtime, parked.position)
-            _show_key(_row(found, parked), event, as_json)
+            show_key(row_of(found, parked), event, as_json)
 
     run(work)
 
@@ -178,38 +132,6 @@ def show_command(name: str, key: str, app: str | None, generation: int | None, a
 async def _event_at(runtime: Runtime, position: int) -> RecordedEvent | None:
     block = await runtime.event_store.read(position - 1, 1)
     return block.events[0] if block.events else None
-
-
-def _show_key(row: ParkedRow, event: RecordedEvent | None, as_json: bool) -> None:
-    fields = None if event is None else event_fields(event)
-    if as_json:
-        print(msgspec.json.encode({**msgspec.structs.asdict(row), "event": fields}).decode())
-        return
-    lines = [
-        ("projection", f"{row.projection}, generation {row.generation}"),
-        ("key", row.key),
-        ("error", row.error),
-        ("parked at", _moment(row.parked_at)),
-        ("waiting", f"{counted(row.events_waiting, 'event')} behind it"),
-        ("retry", "asked for" if row.retry_requested else "not asked for"),
-        ("position", str(row.position)),
-    ]
-    if fields is not None:
-        lines += [(name, _text(fields[name])) for name in ("type", "stream_id", "stream_version", "recorded_at")]
-        data = "data" if fields["data"] is not None else "data_base64"
-        lines += [(name, _text(fields[name])) for name in (data, "metadata")]
-    width = max(len(name) for name, _ in lines)
-    for name, value in lines:
-        print(f"{name:<{width}}  {value}")
-
-
-def _text(value: object) -> str:
-    text = msgspec.json.encode(value).decode()
-    return text.strip('"') if not isinstance(value, msgspec.Raw) else text
-
-
-def _moment(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 # --- mend
