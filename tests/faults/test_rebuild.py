@@ -265,4 +265,4 @@ async def test_a_rebuild_by_other_code_than_the_one_that_began_it_is_refused_unl
     finished = await cqrskit("rebuild", "counts", "--app", changed, "--restart", "--json", variables=variables)
     assert finished.code == 0, finished.err
     result = msgspec.json.decode(finished.out)
-    assert (result["state"], result["generation"], result["differences"]) == ("live", 2, 0)
+    assert (result["state"], result["generation"], result["differences"]) == ("live", 3, 0)
