@@ -47,13 +47,6 @@ class RetryReport(msgspec.Struct, frozen=True, kw_only=True):
     rebuild_due: list[int] = []
 
 
-class _Dropped(msgspec.Struct, frozen=True):
-    """An event that was given up, and the generations that have it all the same."""
-
-    position: int
-    rebuild_due: list[int]
-
-
 @click.group("parked")
 def parked_group() -> None:
     """Look at documents that an event could not be folded into, and mend them.
@@ -218,8 +211,8 @@ def drop_command(
             (parked,) = await _parked_keys(runtime, found, [key])
             await confirm(await _loss(runtime, projection, parked), yes=yes)
             due = await _drop(runtime, found, parked)
-            drop = _Dropped(parked.position, due)
-            return await _retry(runtime, projection, found, [key], timeout_seconds, as_json, dropped=drop)
+            dropped = parked.position
+            return await _retry(runtime, projection, found, [key], timeout_seconds, as_json, dropped, due)
 
     run(work)
 
@@ -282,8 +275,8 @@ async def _retry(
     keys: Sequence[str],
     timeout_seconds: float,
     as_json: bool,
-    *,
-    dropped: _Dropped | None = None,
+    dropped: int | None = None,
+    rebuild_due: Sequence[int] = (),
 ) -> int:
     retrying = Retrying(
         projection,
@@ -302,8 +295,8 @@ async def _retry(
         projection=projection.name,
         generation=generation.number,
         keys=outcomes,
-        dropped=None if dropped is None else dropped.position,
-        rebuild_due=[] if dropped is None else dropped.rebuild_due,
+        dropped=dropped,
+        rebuild_due=list(rebuild_due),
     )
     _show_report(report, timeout_seconds, as_json)
     return 0 if all(outcome.result == "level" for outcome in outcomes) else FAILED

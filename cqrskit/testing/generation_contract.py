@@ -118,6 +118,21 @@ class GenerationContract:
 
         await eventually(grown, timeout_seconds=30)
 
+    async def test_the_numbers_of_a_projections_indices_are_told(self, store: ReadStore, index: IndexSpec) -> None:
+        """Of this projection only, however alike another one's name is, live or not, in order."""
+        name = index.name
+        later = [msgspec.structs.replace(index, generation=number) for number in (12, 3)]
+        others = [msgspec.structs.replace(index, name=f"{name}{end}") for end in ("s", "_3")]
+        for each in (*later, *others):
+            await store.prepare(each)
+        await store.make_live(later[0])
+        assert await store.numbers_of(name) == [1, 3, 12]
+        assert await store.numbers_of(f"{name}_3") == [1]
+        assert await store.numbers_of(f"{name}_none") == []
+        for each in (*later, *others):
+            await store.drop(each)
+        assert await store.numbers_of(name) == [1]
+
     async def test_a_removed_index_is_noticed_by_its_writer(self, store: ReadStore, index: IndexSpec) -> None:
         """And is not made anew by the write."""
         await write(store, index, thing(1))
