@@ -35,12 +35,12 @@ def generation_for(
 ) -> Generation | None:
     """The generation of this projection that a program with this code reads and moves; None if there is none yet.
 
-    That is the live one if it was folded by this code; else the newest that was, unless it was rolled back; else the
+    That is the live one if it was begun by this code; else the newest that was, unless it was rolled back; else the
     live one, as long as its documents have the same fields. RebuildRequired if they do not.
     """
     own = [each for each in generations if each.projection == projection.name]
     live = live_generation(own)
-    if live is not None and live.fits(code):
+    if live is not None and live.code == code:
         return live
     kept = [each for each in own if each.state is GenerationState.RETIRED and each.fits(code) and not each.rolled_back]
     if kept:
