@@ -14,7 +14,7 @@ from tests.integration.running_processes import bank_client
 async def test_a_projection_that_cannot_go_on_leaves_the_service_in_use_and_says_why(postgres_dsn: str) -> None:
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(
-            "INSERT INTO events VALUES (1, gen_random_uuid(), 1, 'Account.Opened', '{\"owner\": 5}', '{}', now())"
+            "INSERT INTO events VALUES (1, gen_random_uuid(), 1, 'Account.Opened@9', '{}', '{}', now())"
         )
         connection.execute("UPDATE log_head SET position = 1")
     async with bank_client(Settings(database_url=postgres_dsn, port=0)) as client:
@@ -96,8 +96,8 @@ async def test_lag_and_parked_keys_beyond_their_limits_are_problems(postgres_dsn
             await client.post(f"/accounts/{account}/credit", json={"amount": 1})
         with psycopg.connect(postgres_dsn) as connection:
             connection.execute(
-                "INSERT INTO parked_keys (projection, generation, key, position, error) "
-                "VALUES ('balances', 1, 'k', 1, 'e')"
+                "INSERT INTO parked_keys (projection, generation, key, position, error, owner) "
+                "VALUES ('balances', 1, 'k', 1, 'e', 'k')"
             )
         reply = await client.get("/health/ready")
         assert (reply.status_code, reply.json()["status"]) == (200, "degraded")
