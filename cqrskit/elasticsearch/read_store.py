@@ -33,6 +33,7 @@ from cqrskit.summary_plan import plan_of_summary
 __all__ = ["ElasticsearchReadStore"]
 
 SUPPORTED_MAJOR = "8"
+UNFORMED = "_na_"
 NO_ACCESS = Access()
 
 log = structlog.get_logger(__name__)
@@ -102,7 +103,10 @@ class ElasticsearchReadStore:
     async def identity(self) -> str:
         """Which store this is: the cluster, whatever its address."""
         with self._errors():
-            return f"elasticsearch {(await self.client.info())['cluster_uuid']}"
+            cluster = (await self.client.info())["cluster_uuid"]
+        if cluster == UNFORMED:
+            raise self._unavailable("its cluster has not formed yet")
+        return f"elasticsearch {cluster}"
 
     async def prepare(self, index: IndexSpec) -> str:
         """Make the template, the index and its alias for writes if they are missing; see the port."""
@@ -202,7 +206,17 @@ class ElasticsearchReadStore:
             except NotFoundError:
                 return {}
         codec = codec_of(index.document)
+        for row in response["docs"]:
+            self._check_answer(row.get("error"))
         return {row["_id"]: _stored(codec, row) for row in response["docs"] if row.get("found")}
+
+    def _check_answer(self, error: Any) -> None:
+        """A shard that does not answer, as after a start, is no document that is not there."""
+        if error is not None and error.get("type") != "index_not_found_exception":
+            raise self._unavailable(f"{error.get('type')}: {error.get('reason')}")
+
+    def _unavailable(self, reason: str) -> ServerUnavailable:
+        return ServerUnavailable("Elasticsearch", self._connection.address, reason)
 
     async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
         """Write in bulk."""
@@ -212,7 +226,10 @@ class ElasticsearchReadStore:
         """Let searches see what was written, provided that it was written to the index that was prepared here."""
         name = self.name_of(index)
         with self._errors():
-            await self.client.indices.refresh(index=name, ignore_unavailable=True)
+            refreshed = await self.client.indices.refresh(index=name, ignore_unavailable=True)
+            failed = refreshed.get("_shards", {}).get("failed", 0)
+            if failed:
+                raise self._unavailable(f"{failed} shards of {name} were not refreshed")
             if name not in self._identities:
                 return
             client = self.client.options(ignore_status=404)

@@ -32,6 +32,16 @@ def address_of(url: str) -> str:
     return f"{host}:{parts.get('port') or 5432}/{parts.get('dbname') or parts.get('user') or ''}"
 
 
+UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.errors.InsufficientPrivilege,
+    PoolTimeout,
+)
+"""What Postgres raises while it cannot serve us, such as a server that only reads for the moment of a failover."""
+
+
 @contextmanager
 def connection_errors(url: str) -> Iterator[None]:
     """Turn the driver's connection failures into ServerUnavailable, and missing tables into MigrationRequired."""
@@ -42,13 +52,7 @@ def connection_errors(url: str) -> Iterator[None]:
             f"the database at {address_of(url)} lacks what this version needs ({_first_line(error)}); "
             "run `cqrskit migrate`"
         ) from error
-    except (
-        psycopg.OperationalError,
-        psycopg.InterfaceError,
-        psycopg.InternalError,
-        psycopg.errors.InsufficientPrivilege,
-        PoolTimeout,
-    ) as error:
+    except UNAVAILABLE as error:
         raise ServerUnavailable("Postgres", address_of(url), _first_line(error)) from error
 
 

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from cqrskit.document import shape_of
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
 from cqrskit.errors import ConfigurationError, InvalidQuery, ReadStoreError, RebuildRequired
-from cqrskit.postgres.connections import AsyncPool, connection_errors
+from cqrskit.postgres.connections import UNAVAILABLE, AsyncPool, connection_errors
 from cqrskit.postgres.held_rows import HeldRows
 from cqrskit.postgres.query_sql import index_statements, search_statement, word_token
 from cqrskit.postgres.sql import statement
@@ -295,7 +295,7 @@ class PostgresReadStore:
             async with self._pool.connection() as connection:
                 try:
                     yield connection
-                except psycopg.OperationalError:
+                except UNAVAILABLE:
                     raise
                 except psycopg.Error as error:
                     raise ReadStoreError(f"Postgres refused a request of the read models: {error}") from error

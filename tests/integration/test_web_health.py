@@ -13,9 +13,7 @@ from tests.integration.running_processes import bank_client
 
 async def test_a_projection_that_cannot_go_on_leaves_the_service_in_use_and_says_why(postgres_dsn: str) -> None:
     with psycopg.connect(postgres_dsn) as connection:
-        connection.execute(
-            "INSERT INTO events VALUES (1, gen_random_uuid(), 1, 'Account.Opened@9', '{}', '{}', now())"
-        )
+        connection.execute("INSERT INTO events VALUES (1, gen_random_uuid(), 1, 'Account.Opened@9', '{}', '{}', now())")
         connection.execute("UPDATE log_head SET position = 1")
     async with bank_client(Settings(database_url=postgres_dsn, port=0)) as client:
 
