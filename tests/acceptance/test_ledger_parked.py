@@ -24,9 +24,10 @@ async def test_parked_documents_say_that_they_are_stale_and_are_refused_for_posi
         documents = [("accounts", ann), ("transfers", body["transfer_id"]), ("trial_balances", "EUR")]
         index = StatementLines.index(1)
         documents += [("statement_lines", row.id) async for row in ledger.runtime.read_store.scan(index)]
-        insert = "INSERT INTO parked_keys (projection, generation, key, position, error) VALUES (%s, 1, %s, %s, 'told')"
+        columns = "projection, generation, key, position, error, owner"
+        insert = f"INSERT INTO parked_keys ({columns}) VALUES (%s, 1, %s, %s, 'told', %s)"
         for projection, key in documents:
-            connection.execute(insert, [projection, key, position])
+            connection.execute(insert, [projection, key, position, key])
 
     async def noticed() -> bool:
         return "stale" in await ledger.get(f"/accounts/{ann}")

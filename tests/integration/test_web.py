@@ -167,9 +167,9 @@ async def test_a_parked_document_and_documents_of_other_code_are_problems_of_the
     assert shown.status_code == 200
     with psycopg.connect(postgres_dsn) as connection:
         connection.execute(
-            "INSERT INTO parked_keys (projection, generation, key, position, error) "
-            "VALUES ('balances', 1, %s, 1, 'told')",
-            [key],
+            "INSERT INTO parked_keys (projection, generation, key, position, error, owner) "
+            "VALUES ('balances', 1, %s, 1, 'told', %s)",
+            [key, key],
         )
 
     async def refused() -> bool:
