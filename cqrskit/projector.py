@@ -319,6 +319,7 @@ class Projector:
         for key in parked:
             self._forget(key)
         await self._parked.park(list(parked.values()))
+        self._parked.check_number()  # before the checkpoint: of too many refused documents, some were not looked at
         if gathered.waiting:
             await self._checkpoints.count_waiting(self.lease, gathered.waiting)
         if gathered.events:
