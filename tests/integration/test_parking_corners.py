@@ -9,7 +9,7 @@ from cqrskit import Application, DocumentParked, Projection, Query, RecordedEven
 from cqrskit.checkpoints import GenerationState
 from cqrskit.fingerprint import fingerprint_of
 from cqrskit.folding import event_key
-from cqrskit.testing import assert_projection_exact
+from cqrskit.testing import assert_projection_exact, eventually
 from tests.integration.counting import Counter, Counts, Grow, Label, counting, grow, label
 from tests.integration.test_parking import grow as grow_by
 from tests.integration.test_parking import level, retried
@@ -174,3 +174,18 @@ async def test_a_key_that_is_retried_while_its_generation_is_built_goes_on_from_
         stored = await runtime.read_store.get(Counts.index(number), str(counter_id))
         assert stored is not None
         assert stored.document.value == 1 + 2 + 3 + 10
+
+
+async def test_a_projection_that_stops_at_too_many_refused_documents_leaves_none_of_them_behind(
+    settings: Settings,
+) -> None:
+    settings = msgspec.structs.replace(
+        settings, parked_keys_max=1, block_size_max=100, elasticsearch_bulk_max_documents=100
+    )
+    async with application(Lasts).open(settings) as runtime:
+        for _ in range(5):
+            await labelled(runtime, "bad \x00")
+    async with application(Lasts).open(settings, projections=["lasts"]) as runtime:
+        await eventually(lambda: runtime.stopped_projections == ["lasts"], timeout_seconds=30)
+        (status,) = await runtime.status(count_documents=False)
+        assert status.position == 0, "the checkpoint has passed documents that are neither written nor parked"
