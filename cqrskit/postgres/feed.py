@@ -1,6 +1,7 @@
 """Waking followers: one coalesced NOTIFY after commits, and a listener for those who follow."""
 
 import asyncio
+from weakref import WeakSet
 
 import psycopg
 import structlog
@@ -61,7 +62,7 @@ class LogListener:
     def __init__(self, url: str, *, connect_timeout_seconds: float) -> None:
         self._url = url
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._followers: set[asyncio.Event] = set()
+        self._followers: WeakSet[asyncio.Event] = WeakSet()  # projectors come and go with their leases
         self._task: asyncio.Task[None] | None = None
 
     def follow(self) -> asyncio.Event:
