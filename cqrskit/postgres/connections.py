@@ -13,11 +13,19 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from cqrskit.errors import ConfigurationError, MigrationRequired, ServerUnavailable
 from cqrskit.postgres.sql import statement
 
-__all__ = ["address_of", "connect", "connection_errors", "is_pooled", "open_pool"]
+__all__ = ["UNAVAILABLE", "address_of", "connect", "connection_errors", "is_pooled", "open_pool"]
 
 NEEDED_ISOLATION = "read committed"
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
 """A server that is gone without a word is noticed within half a minute; what the URL says comes first."""
+
+UNAVAILABLE = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.InternalError,
+    psycopg.errors.InsufficientPrivilege,
+)
+"""Errors that end when the server, or the right one, can be used again: also one that was a primary a moment ago."""
 
 AsyncPool = AsyncConnectionPool[AsyncConnection[TupleRow]]
 
@@ -42,13 +50,7 @@ def connection_errors(url: str) -> Iterator[None]:
             f"the database at {address_of(url)} lacks what this version needs ({_first_line(error)}); "
             "run `cqrskit migrate`"
         ) from error
-    except (
-        psycopg.OperationalError,
-        psycopg.InterfaceError,
-        psycopg.InternalError,
-        psycopg.errors.InsufficientPrivilege,
-        PoolTimeout,
-    ) as error:
+    except (*UNAVAILABLE, PoolTimeout) as error:
         raise ServerUnavailable("Postgres", address_of(url), _first_line(error)) from error
 
 
