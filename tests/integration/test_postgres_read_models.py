@@ -9,6 +9,7 @@ import msgspec
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from cqrskit import ServerUnavailable
 from cqrskit.postgres.connections import open_pool
@@ -71,8 +72,9 @@ async def test_a_privilege_that_is_taken_away_is_one_to_wait_for(
     role = sql.Identifier(f"{index_prefix}_reader")
     await operator.execute(sql.SQL("CREATE ROLE {}").format(role))
     try:
-        options = f"?options=-c%20role%3D{index_prefix}_reader"
-        async with opened_store(postgres_dsn + options, index_prefix) as limited:
+        async with opened_store(
+            make_conninfo(postgres_dsn, options=f"-c role={index_prefix}_reader"), index_prefix
+        ) as limited:
             with pytest.raises(ServerUnavailable, match="permission denied"):
                 await limited.count(INDEX)
     finally:
