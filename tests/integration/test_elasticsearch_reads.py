@@ -99,12 +99,13 @@ async def test_nothing_is_folded_anew_over_documents_that_have_no_answer_yet(
     async with opened(settings, projecting=True) as runtime:
         await runtime.executor.execute_many([Grow(counter_id=COUNTERS[number % 5]) for number in range(50)])
         await level(runtime)
-    unanswered = wire.fault(asks("_mget"), without_answers, times=2)
+    unanswered = wire.fault(asks("_mget"), without_answers)
     behind_wire = msgspec.structs.replace(settings, elasticsearch_url=wire.url)
     async with opened(behind_wire, projecting=True) as runtime:
         await runtime.executor.execute_many([Grow(counter_id=COUNTERS[number % 5]) for number in range(50)])
         await level(runtime)
         assert unanswered.spent
+        assert await runtime.checkpoints.parked("counts", 1) == []
         await assert_projection_exact(runtime, Counts)
 
 
