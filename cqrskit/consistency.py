@@ -6,13 +6,14 @@ or refused after a bounded wait; it is never answered from older ones.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
 
 from cqrskit.checkpoints import Checkpoints, Generation, Lease
-from cqrskit.errors import DocumentParked, NotYetVisible
+from cqrskit.document import shape_of
+from cqrskit.errors import DocumentParked, IndexMissing, NotYetVisible
 from cqrskit.fingerprint import Fingerprint, fingerprint_of
 from cqrskit.folding import event_key
 from cqrskit.generations import generation_for, index_of
@@ -21,6 +22,7 @@ from cqrskit.query import Query
 from cqrskit.read_store import IndexSpec, Page, ReadStore, Stored
 from cqrskit.settings import Settings
 from cqrskit.summary import Groups, Summary
+from cqrskit.summary_plan import plan_of_summary
 
 __all__ = ["Answer", "Positions", "Reader", "Standing"]
 
@@ -196,23 +198,23 @@ class Reader:
     ) -> Answer[Stored | None]:
         """One document by its id, as just written.
 
-        Raises NotYetVisible or ServerUnavailable, and DocumentParked if the document lacks an event that the caller
-        asks for.
+        Raises NotYetVisible, ServerUnavailable, IndexMissing, and DocumentParked if the document lacks an event that
+        the caller asks for.
         """
         standing = await self._reach(projection, min_position, visible=False)
         lacks = standing.lacks(document_id)
         if min_position is not None and lacks is not None and lacks <= min_position:
             raise DocumentParked(projection.name, document_id, lacks)
-        stored = await self._read_store.get(standing.index, document_id)
+        stored = await _read(standing.position, self._read_store.get(standing.index, document_id), nothing=None)
         stale = lacks is not None
         return Answer(_marked(stored) if stored is not None and stale else stored, standing.position, stale)
 
     async def search(
         self, projection: type[Projection], query: Query, *, min_position: int | None = None
     ) -> Answer[Page]:
-        """A page of documents. Raises InvalidQuery, InvalidCursor, NotYetVisible or ServerUnavailable."""
+        """A page of documents. Raises InvalidQuery, InvalidCursor, NotYetVisible, ServerUnavailable, IndexMissing."""
         standing = await self._reach(projection, min_position, visible=True)
-        page = await self._read_store.search(standing.index, query)
+        page = await _read(standing.visible_position, self._read_store.search(standing.index, query), nothing=Page([]))
         if standing.parked:
             page = Page([_marked(row) if row.id in standing.parked else row for row in page.items], page.next)
         return Answer(page, standing.visible_position, bool(standing.parked))
@@ -222,7 +224,9 @@ class Reader:
     ) -> Answer[Groups]:
         """Counts, sums and histograms of the documents that a search finds. Raises as `search` does."""
         standing = await self._reach(projection, min_position, visible=True)
-        groups = await self._read_store.summarize(standing.index, summary)
+        nothing = plan_of_summary(summary, shape_of(standing.index.document)).groups([])
+        answer = self._read_store.summarize(standing.index, summary)
+        groups = await _read(standing.visible_position, answer, nothing=nothing)
         return Answer(groups, standing.visible_position, bool(standing.parked))
 
     async def index(self, projection: type[Projection]) -> IndexSpec:
@@ -235,6 +239,16 @@ class Reader:
         return await self._positions.wait(
             projection, min_position, visible=visible, timeout_seconds=self._timeout_seconds
         )
+
+
+async def _read(position: int, answer: Awaitable[T], *, nothing: T) -> T:
+    """The store's answer; a missing index is `nothing` as long as nothing was folded, and an error from then on."""
+    try:
+        return await answer
+    except IndexMissing:
+        if position > 0:
+            raise
+        return nothing
 
 
 def _marked(stored: Stored) -> Stored:

@@ -29,6 +29,7 @@
     ├── LeaseLost                   (internal) another worker has taken over a partition
     ├── StreamConflict              (internal) another process appended to a stream of this batch
     └── ReadStoreError              the read store refused a request as a whole
+        └── IndexMissing            the index of a projection's generation is not there
 
 Each message says what could not be done, to which thing, and what to do next; the values are fields, and
 a driver's own error stays as ``__cause__``. No HTTP status codes here: `cqrskit.web` has the one table.
@@ -50,6 +51,7 @@ __all__ = [
     "DocumentParked",
     "EventDecodeError",
     "IdempotencyConflict",
+    "IndexMissing",
     "InvalidCursor",
     "InvalidIdempotencyKey",
     "InvalidQuery",
@@ -352,3 +354,17 @@ class AlreadyThere(StreamConflict):
 
 class ReadStoreError(CqrskitError):
     """The read store refused a whole request (not one document of it)."""
+
+
+class IndexMissing(ReadStoreError):
+    """The index that holds a generation's documents is not there: it was never made, or somebody has removed it.
+
+    `index` is its name on the server. What it would answer is unknown, so that nothing is answered in its place.
+    """
+
+    def __init__(self, index: str) -> None:
+        super().__init__(
+            f"index {index} is not there, so nothing can be read from it: `cqrskit project` makes and fills it when it "
+            "starts, and `cqrskit rebuild` does so beside running workers"
+        )
+        self.index = index

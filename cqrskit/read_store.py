@@ -109,7 +109,11 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class ReadStore(Protocol):
-    """Each method raises ServerUnavailable when the server does not answer, ReadStoreError when it refuses."""
+    """Each method raises ServerUnavailable when the server does not answer, ReadStoreError when it refuses.
+
+    Those that read documents, and `refresh`, raise IndexMissing when the index is not there: it never answers as an
+    empty one. A part of the server that does not answer is a server that does not answer.
+    """
 
     writes_are_visible: bool
     """Whether searches see a write at once, so that no refresh is needed."""
@@ -171,7 +175,7 @@ class ReadStore(Protocol):
         """Let searches see everything that was written before."""
 
     async def search(self, index: IndexSpec, query: Query) -> Page:
-        """A page of documents. Raises InvalidQuery or InvalidCursor. A missing index answers as an empty one."""
+        """A page of documents. Raises InvalidQuery or InvalidCursor."""
 
     async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
         """Number of documents that a search finds."""

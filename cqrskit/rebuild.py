@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from cqrskit.checkpoints import Checkpoints, Generation, GenerationState, Lease
-from cqrskit.errors import ConfigurationError, ProjectionStopped, ServerUnavailable
+from cqrskit.errors import ConfigurationError, IndexMissing, ProjectionStopped, ServerUnavailable
 from cqrskit.event_store import EventStore
 from cqrskit.events import EventRegistry
 from cqrskit.fingerprint import Fingerprint, fingerprint_of
@@ -30,7 +30,7 @@ from cqrskit.generations import (
 )
 from cqrskit.projection import Projection
 from cqrskit.projector import Projector
-from cqrskit.read_store import ReadStore
+from cqrskit.read_store import IndexSpec, ReadStore
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
 from cqrskit.worker import BEATS_PER_LEASE, worker_name
@@ -95,16 +95,25 @@ async def plan_of_rebuild(parts: Parts, projection: type[Projection], slices: in
     head = await parts.event_store.head()
     rates = [each.events_per_second for each in own if each.events_per_second]
     tried, rate = (0, rates[-1]) if rates else await _try_folding(parts, projection)
+    documents, size_bytes = (None, None) if live is None else await _size_of(parts, projection.index(live.number))
     return RebuildPlan(
         projection=projection.name,
         events=head,
         slices=slices if coming is None else len(coming.partitions),
-        documents=None if live is None else await parts.read_store.count(projection.index(live.number)),
-        bytes=None if live is None else await parts.read_store.size_bytes(projection.index(live.number)),
+        documents=documents,
+        bytes=size_bytes,
         seconds=head / rate if rate else None,
         tried=tried,
         continues=None if coming is None else coming.number,
     )
+
+
+async def _size_of(parts: Parts, index: IndexSpec) -> tuple[int | None, int | None]:
+    """How many documents an index holds, and its bytes; an index that is gone is what a rebuild is there for."""
+    try:
+        return await parts.read_store.count(index), await parts.read_store.size_bytes(index)
+    except IndexMissing:
+        return None, None
 
 
 async def _try_folding(parts: Parts, projection: type[Projection]) -> tuple[int, float | None]:

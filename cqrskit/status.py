@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from cqrskit.checkpoints import Generation
-from cqrskit.errors import RebuildRequired
+from cqrskit.errors import IndexMissing, RebuildRequired
 from cqrskit.event_store import EventStore
 from cqrskit.fingerprint import fingerprint_of
 from cqrskit.generations import coming_generation, generation_for, live_generation
@@ -30,11 +30,11 @@ class PartitionStatus(msgspec.Struct, frozen=True):
 class ProjectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How one projection is. `lag_seconds` is the age of the oldest event that it has not folded.
 
-    `documents` is None where they were not counted. `generation` 0: nothing was ever folded; `state` is then None, else
-    ``live``, or ``retired`` where newer code has replaced it. `rebuild_due` says why its
-    documents should be built anew, `coming` is the number of a generation that is being built. `problems` are what
-    somebody should look at, each a sentence: lag or parked keys beyond the limits in the settings, a partition that
-    nobody moves, a failure.
+    `documents` is None where they were not counted, or cannot be. `generation` 0: nothing was ever folded; `state` is
+    then None, else ``live``, or ``retired`` where newer code has replaced it. `rebuild_due` says why its documents
+    should be built anew, `coming` is the number of a generation that is being built. `problems` are what somebody
+    should look at, each a sentence: lag or parked keys beyond the limits in the settings, a partition that nobody
+    moves, a failure.
     """
 
     name: str
@@ -73,8 +73,12 @@ async def statuses(
         generation, rebuild_due = _generation(projection, own)
         position = 0 if generation is None else generation.position
         documents = 0 if count_documents else None
+        failure = failures.get(projection.name)
         if count_documents and generation is not None and rebuild_due != OTHER_FIELDS:
-            documents = await read_store.count(projection.index(generation.number))
+            try:
+                documents = await read_store.count(projection.index(generation.number))
+            except IndexMissing as error:
+                documents, failure = None, failure or str(error)
         lag_seconds = await _lag_seconds(event_store, position, head)
         found.append(
             _status(
@@ -85,7 +89,7 @@ async def statuses(
                 documents=documents,
                 rebuild_due=rebuild_due,
                 coming=coming_generation(own),
-                failure=failures.get(projection.name),
+                failure=failure,
                 settings=settings,
             )
         )

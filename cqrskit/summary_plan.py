@@ -74,7 +74,7 @@ class SummaryPlan(msgspec.Struct, frozen=True):
 
     def groups(self, found: Sequence[tuple[Any, int, Sequence[Figures]]]) -> Groups:
         """The answer, from the marks, counts and figures of up to `limit` groups and one more."""
-        if self.by is None and not found:  # no index is no document
+        if self.by is None and not found:  # nothing was folded yet
             found = [(None, 0, [no_figures(field) for field in self.fields])]
         names = [field.name for field in self.fields]
         items = [

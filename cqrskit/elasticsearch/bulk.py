@@ -135,7 +135,7 @@ class BulkWriter:
                 return
             attempt = 1 if len(again) < len(part) else attempt + 1
             part = again
-        raise self._unavailable(f"{len(part)} documents were not taken, again and again ({busy.reason})")
+        raise self._connection.unavailable(f"{len(part)} documents were not taken, again and again ({busy.reason})")
 
     async def _write_halves(self, alias: str, part: list[Item], outcomes: list[Outcome | None]) -> None:
         if len(part) == 1:
@@ -177,15 +177,12 @@ class BulkWriter:
         if status == NOT_FOUND:
             raise ReadStoreError(f"{alias} is gone while it was being written to: start again to build it anew")
         if kind == BLOCKED or kind == "security_exception":
-            raise self._unavailable(f"{alias} takes no writes: {reason}")
+            raise self._connection.unavailable(f"{alias} takes no writes: {reason}")
         if is_busy_status(status):
             return None
         if status not in (REFUSED, TOO_LARGE) or kind in NOT_THE_DOCUMENT or NO_WRITE_INDEX in reason:
             raise ReadStoreError(f"Elasticsearch refused to write to {alias}: {status} {kind}: {reason}")
         return Outcome(applied=False, refusal=_reason(answer))
-
-    def _unavailable(self, reason: str) -> ServerUnavailable:
-        return ServerUnavailable("Elasticsearch", self._connection.address, reason)
 
 
 def _lines(codec: DocumentCodec, change: Change, data: bytes | Unstorable | None) -> bytes:

@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 BLOCKED = "cluster_block_exception"
 """Error type of an index or a cluster that takes no writes now: read-only, full disk, no master. It is no refusal."""
-TOO_MANY, SERVER_ERROR = 429, 500
+TIMED_OUT, TOO_MANY, SERVER_ERROR = 408, 429, 500
 GONE_STATUSES = (502, 503, 504)
 CREDENTIALS_STATUSES = (401, 403)
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -101,6 +101,10 @@ class Connection:
             raise
         self.circuit.answered()
 
+    def unavailable(self, reason: str) -> ServerUnavailable:
+        """The cluster answers, but not with what it was asked for; it will, when `reason` is no more."""
+        return ServerUnavailable("Elasticsearch", self.address, reason)
+
     def _unanswered(self, error: TransportError, *, starting: bool) -> CqrskitError:
         if starting and _is_distrust(error):
             return ConfigurationError(
@@ -125,7 +129,7 @@ class Connection:
 
 def is_busy_status(status: int) -> bool:
     """Whether a request, or an item of one, that was answered so may succeed when it is sent again."""
-    return status == TOO_MANY or status >= SERVER_ERROR
+    return status in (TIMED_OUT, TOO_MANY) or status >= SERVER_ERROR
 
 
 def is_busy(error: ApiError) -> bool:

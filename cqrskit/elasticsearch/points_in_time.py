@@ -10,7 +10,7 @@ from elasticsearch import BadRequestError, NotFoundError
 from cqrskit.cursors import GONE
 from cqrskit.elasticsearch.connection import Connection
 from cqrskit.elasticsearch.search_body import scan_body, search_body
-from cqrskit.errors import InvalidCursor, ReadStoreError, ServerUnavailable
+from cqrskit.errors import IndexMissing, InvalidCursor, ReadStoreError, ServerUnavailable
 from cqrskit.query import STABLE_FOR_SECONDS
 from cqrskit.query_plan import Plan
 from cqrskit.read_store import Page, Stored, page_of
@@ -33,8 +33,6 @@ class PointsInTime:
     async def page(self, name: str, plan: Plan, stored: Callable[[Any], Stored]) -> Page:
         """A page of a stable query on the index of this name; its cursor holds the point in time."""
         held = await self._open(name) if plan.held is None else plan.held
-        if held is None:
-            return Page([])
         try:
             response = await self._search(held, search_body(plan))
         except ReadStoreError as error:
@@ -52,8 +50,6 @@ class PointsInTime:
     async def scan(self, name: str) -> AsyncGenerator[Any, None]:
         """All rows of the index of this name, ordered by id; the next ones are fetched while some are looked at."""
         held = await self._open(name)
-        if held is None:
-            return
         coming = asyncio.create_task(self._search(held, scan_body(None, SCAN_SIZE)))
         try:
             while True:
@@ -71,14 +67,14 @@ class PointsInTime:
             await asyncio.gather(coming, return_exceptions=True)
             await self._close(held)
 
-    async def _open(self, name: str) -> str | None:
-        """The id of a new point in time; None if there is no such index."""
+    async def _open(self, name: str) -> str:
+        """The id of a new point in time. Raises IndexMissing."""
         try:
             with self._connection.request():
                 response = await self._client.open_point_in_time(index=name, keep_alive=KEEP_ALIVE)
         except ReadStoreError as error:
             if isinstance(error.__cause__, NotFoundError):
-                return None
+                raise IndexMissing(name) from error
             raise
         return str(response["id"])
 

@@ -23,7 +23,7 @@ from cqrskit.elasticsearch.mapping import (
 from cqrskit.elasticsearch.points_in_time import PointsInTime
 from cqrskit.elasticsearch.search_body import SOURCE, count_body, search_body
 from cqrskit.elasticsearch.summary_body import groups_in, summary_body
-from cqrskit.errors import ConfigurationError, ReadStoreError, RebuildRequired, ServerUnavailable
+from cqrskit.errors import ConfigurationError, IndexMissing, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
 from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, numbers_behind, page_of
@@ -33,8 +33,10 @@ from cqrskit.summary_plan import plan_of_summary
 __all__ = ["ElasticsearchReadStore"]
 
 SUPPORTED_MAJOR = "8"
-UNFORMED = "_na_"
 NO_ACCESS = Access()
+INDEX_NOT_FOUND, INDEX_CLOSED = "index_not_found_exception", "index_closed_exception"
+NO_UUID_YET = "_na_"
+"""What a node says before it has found its cluster, or made one."""
 
 log = structlog.get_logger(__name__)
 
@@ -103,10 +105,10 @@ class ElasticsearchReadStore:
     async def identity(self) -> str:
         """Which store this is: the cluster, whatever its address."""
         with self._errors():
-            cluster = (await self.client.info())["cluster_uuid"]
-        if cluster == UNFORMED:
-            raise self._unavailable("its cluster has not formed yet")
-        return f"elasticsearch {cluster}"
+            uuid = (await self.client.info())["cluster_uuid"]
+        if uuid == NO_UUID_YET:
+            raise self._connection.unavailable("the cluster is still forming and has no identity yet")
+        return f"elasticsearch {uuid}"
 
     async def prepare(self, index: IndexSpec) -> str:
         """Make the template, the index and its alias for writes if they are missing; see the port."""
@@ -198,25 +200,23 @@ class ElasticsearchReadStore:
         possible = [document_id for document_id in document_ids if _is_possible(document_id)]
         if not possible:
             return {}
-        with self._errors():
-            try:
-                response = await self.client.mget(
-                    index=self.name_of(index), ids=possible, source_excludes=SOURCE["excludes"]
-                )
-            except NotFoundError:
-                return {}
+        name = self.name_of(index)
+        with self._reading(name):
+            response = await self.client.mget(index=name, ids=possible, source_excludes=SOURCE["excludes"])
         codec = codec_of(index.document)
         for row in response["docs"]:
-            self._check_answer(row.get("error"))
-        return {row["_id"]: _stored(codec, row) for row in response["docs"] if row.get("found")}
+            if "error" in row:
+                raise self._unknown(name, row["error"])
+        return {row["_id"]: _stored(codec, row) for row in response["docs"] if row["found"]}
 
-    def _check_answer(self, error: Any) -> None:
-        """A shard that does not answer, as after a start, is no document that is not there."""
-        if error is not None and error.get("type") != "index_not_found_exception":
-            raise self._unavailable(f"{error.get('type')}: {error.get('reason')}")
-
-    def _unavailable(self, reason: str) -> ServerUnavailable:
-        return ServerUnavailable("Elasticsearch", self._connection.address, reason)
+    def _unknown(self, name: str, error: dict[str, Any]) -> Exception:
+        """A row without an answer is no missing document: who took it for one would fold anew, and overwrite it."""
+        kind, reason = error["type"], error.get("reason")
+        if kind == INDEX_NOT_FOUND:
+            return IndexMissing(name)
+        if kind == INDEX_CLOSED:
+            return ReadStoreError(f"index {name} is closed, so nothing can be read from it: open it")
+        return self._connection.unavailable(f"{name} does not say whether it has a document: {kind}: {reason}")
 
     async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
         """Write in bulk."""
@@ -225,11 +225,11 @@ class ElasticsearchReadStore:
     async def refresh(self, index: IndexSpec) -> None:
         """Let searches see what was written, provided that it was written to the index that was prepared here."""
         name = self.name_of(index)
-        with self._errors():
-            refreshed = await self.client.indices.refresh(index=name, ignore_unavailable=True)
-            failed = refreshed.get("_shards", {}).get("failed", 0)
-            if failed:
-                raise self._unavailable(f"{failed} shards of {name} were not refreshed")
+        with self._reading(name):
+            shards = (await self.client.indices.refresh(index=name))["_shards"]
+            # What has no active copy counts as neither.
+            if shards["failed"] or shards["successful"] < index.elasticsearch.shards:
+                raise self._connection.unavailable(f"{name} was refreshed in part only: {dict(shards)}")
             if name not in self._identities:
                 return
             client = self.client.options(ignore_status=404)
@@ -272,10 +272,9 @@ class ElasticsearchReadStore:
 
     async def _search(self, index: IndexSpec, body: dict[str, Any]) -> Any:
         """All shards answer or the request fails: otherwise documents could be missing without a word."""
-        with self._errors():
-            return await self.client.search(
-                index=self.name_of(index), ignore_unavailable=True, allow_partial_search_results=False, body=body
-            )
+        name = self.name_of(index)
+        with self._reading(name):
+            return await self.client.search(index=name, allow_partial_search_results=False, body=body)
 
     def name_of(self, index: IndexSpec) -> str:
         """The name of this generation's index, for requests with `client`."""
@@ -286,6 +285,17 @@ class ElasticsearchReadStore:
 
     def _write_alias(self, index: IndexSpec) -> str:
         return f"{self.name_of(index)}-write"
+
+    @contextmanager
+    def _reading(self, name: str) -> Iterator[None]:
+        """Around requests of this index alone, which raise IndexMissing if it is not there."""
+        try:
+            with self._connection.request():
+                yield
+        except ReadStoreError as error:
+            if isinstance(error.__cause__, NotFoundError):
+                raise IndexMissing(name) from error
+            raise
 
     @contextmanager
     def _errors(self, *, starting: bool = False, missing: str | None = None) -> Iterator[None]:

@@ -13,7 +13,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from cqrskit.errors import ConfigurationError, MigrationRequired, ServerUnavailable
 from cqrskit.postgres.sql import statement
 
-__all__ = ["address_of", "connect", "connection_errors", "is_pooled", "open_pool"]
+__all__ = ["UNAVAILABLE", "address_of", "connect", "connection_errors", "is_pooled", "open_pool"]
 
 NEEDED_ISOLATION = "read committed"
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}

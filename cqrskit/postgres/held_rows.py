@@ -78,7 +78,7 @@ class HeldRows:
         if await cursor.fetchone() != (None,):
             return
         async with connection.transaction():
-            await connection.execute(statement("lock_read_models"))
+            await connection.execute(statement("lock_read_model"), (self._names["lists"].as_string(),))
             for each in (_CREATE_LISTS, _CREATE_ROWS):
                 await connection.execute(each.format(**self._names))
 

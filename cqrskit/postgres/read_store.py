@@ -12,7 +12,7 @@ from psycopg.rows import TupleRow
 
 from cqrskit.document import shape_of
 from cqrskit.document_codec import DocumentCodec, Unstorable, check_id, codec_of
-from cqrskit.errors import ConfigurationError, InvalidQuery, ReadStoreError, RebuildRequired
+from cqrskit.errors import ConfigurationError, IndexMissing, InvalidQuery, ReadStoreError, RebuildRequired
 from cqrskit.postgres.connections import UNAVAILABLE, AsyncPool, connection_errors
 from cqrskit.postgres.held_rows import HeldRows
 from cqrskit.postgres.query_sql import index_statements, search_statement, word_token
@@ -77,25 +77,29 @@ class PostgresReadStore:
 
     async def prepare(self, index: IndexSpec) -> str:
         """Make the table and its indexes if they are missing; see the port."""
+        async with self._connection() as connection:
+            await self._make_schema(connection)
+            async with connection.transaction():
+                made = await self._make_table(connection, index)
+        self._identities[self._name(index)] = made
+        return made
+
+    async def _make_table(self, connection: AsyncConnection[TupleRow], index: IndexSpec) -> str:
         shape = shape_of(index.document)
-        async with self._connection() as connection, connection.transaction():
-            await connection.execute(statement("lock_read_models"))
-            cursor = await connection.execute(statement("describe_read_model"), (self.name_of(index),))
-            row = await cursor.fetchone()
-            if row is not None and row[0] is not None:
-                found = msgspec.json.decode(row[0], type=_Description)
-                self._check_shape(index, found)
-                self._identities[self._name(index)] = found.identity
-                return found.identity
-            made = _Description(identity=uuid4().hex, fields=shape.descriptions)
-            comment = msgspec.json.encode(made).decode()
-            table = self._table(index)
-            await connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(SCHEMA)))
-            await connection.execute(_CREATE_TABLE.format(table))
-            for create_index in index_statements(self._name(index), SCHEMA, shape):
-                await connection.execute(create_index)
-            await connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(comment)))
-        self._identities[self._name(index)] = made.identity
+        await self._lock(connection, self.name_of(index))
+        cursor = await connection.execute(statement("describe_read_model"), (self.name_of(index),))
+        row = await cursor.fetchone()
+        if row is not None and row[0] is not None:
+            found = msgspec.json.decode(row[0], type=_Description)
+            self._check_shape(index, found)
+            return found.identity
+        made = _Description(identity=uuid4().hex, fields=shape.descriptions)
+        comment = msgspec.json.encode(made).decode()
+        table = self._table(index)
+        await connection.execute(_CREATE_TABLE.format(table))
+        for create_index in index_statements(self._name(index), SCHEMA, shape):
+            await connection.execute(create_index)
+        await connection.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(comment)))
         return made.identity
 
     def _check_shape(self, index: IndexSpec, found: _Description) -> None:
@@ -107,7 +111,7 @@ class PostgresReadStore:
         """Replace the projection's view by one of this generation's table."""
         view = self._view(index)
         async with self._connection() as connection, connection.transaction():
-            await connection.execute(statement("lock_read_models"))
+            await self._lock(connection, self._qualified_view(index), self.name_of(index))
             if await self._size_bytes(connection, index) is None:
                 raise ReadStoreError(f"read model {self.name_of(index)} is not there: prepare it first")
             try:
@@ -122,20 +126,41 @@ class PostgresReadStore:
     async def begin_bulk_load(self, index: IndexSpec) -> None:
         """Drop the indexes that only searches need: with them, 100,000 documents took more than twice as long."""
         async with self._connection() as connection, connection.transaction():
-            await connection.execute(statement("lock_read_models"))
+            await self._lock(connection, self.name_of(index))
             for names in await self._secondary_indexes(connection, index):
                 await connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(*names)))
 
     async def end_bulk_load(self, index: IndexSpec) -> None:
         """Make them again, all or none, and let the planner know what is in the table."""
         async with self._connection() as connection, connection.transaction():
-            await connection.execute(statement("lock_read_models"))
+            await self._lock(connection, self.name_of(index))
             if await self._secondary_indexes(connection, index):
                 return
             await connection.execute(_BUILD_MEMORY)
             for create_index in index_statements(self._name(index), SCHEMA, shape_of(index.document)):
                 await connection.execute(create_index)
             await connection.execute(sql.SQL("ANALYZE {}").format(self._table(index)))
+
+    async def _make_schema(self, connection: AsyncConnection[TupleRow]) -> None:
+        """In a short transaction of its own, so that nobody waits for the making of another index."""
+        if await self._has_schema(connection):
+            return
+        async with connection.transaction():
+            await connection.execute(statement("lock_read_models"))
+            if not await self._has_schema(connection):
+                await connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(SCHEMA)))
+
+    async def _has_schema(self, connection: AsyncConnection[TupleRow]) -> bool:
+        cursor = await connection.execute(statement("count_schemas"), (SCHEMA,))
+        return await cursor.fetchone() == (1,)
+
+    async def _lock(self, connection: AsyncConnection[TupleRow], *names: str) -> None:
+        """Hold the names until the transaction ends; a view's comes before its table's, so that nobody blocks another.
+
+        Names are held, and not all read models, as the indexes of a large one may be made for an hour.
+        """
+        for name in names:
+            await connection.execute(statement("lock_read_model"), (name,))
 
     async def _secondary_indexes(
         self, connection: AsyncConnection[TupleRow], index: IndexSpec
@@ -156,7 +181,7 @@ class PostgresReadStore:
     async def drop(self, index: IndexSpec) -> None:
         """Remove the table, and the projection's view if it shows this one."""
         async with self._connection() as connection, connection.transaction():
-            await connection.execute(statement("lock_read_models"))
+            await self._lock(connection, self._qualified_view(index), self.name_of(index))
             cursor = await connection.execute(statement("describe_read_model"), (self._qualified_view(index),))
             row = await cursor.fetchone()
             if row is not None and row[0] == self._name(index):
@@ -181,7 +206,7 @@ class PostgresReadStore:
         """Those of the documents that exist, deleted ones included."""
         query = sql.SQL("SELECT id, version, document::text FROM {} WHERE id = ANY(%s)").format(self._table(index))
         possible = [document_id for document_id in document_ids if "\0" not in document_id]
-        rows = await self._fetch(query, [possible])
+        rows = await self._fetch(index, query, [possible])
         codec = codec_of(index.document)
         return {row[0]: _stored(codec, row) for row in rows}
 
@@ -251,11 +276,11 @@ class PostgresReadStore:
             async with self._connection() as connection:
                 try:
                     rows, held = await self._held_rows.page(connection, self._table(index), plan, shape)
-                except errors.UndefinedTable:
-                    return Page([])
+                except errors.UndefinedTable as error:
+                    raise IndexMissing(self.name_of(index)) from error
             return page_of(plan, [_stored(codec, row) for row in rows], held=held)
         values: list[Any] = []
-        rows = await self._fetch(search_statement(self._table(index), plan, shape, values), values)
+        rows = await self._fetch(index, search_statement(self._table(index), plan, shape, values), values)
         return page_of(plan, [_stored(codec, row) for row in rows])
 
     async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
@@ -263,29 +288,29 @@ class PostgresReadStore:
         shape = shape_of(index.document)
         values: list[Any] = []
         query = count_statement(self._table(index), where_of(where or All(), shape), shape, values)
-        rows = await self._fetch(query, values)
-        return int(rows[0][0]) if rows else 0
+        ((count,),) = await self._fetch(index, query, values)
+        return int(count)
 
     async def summarize(self, index: IndexSpec, summary: Summary) -> Groups:
         """Counts and sums."""
         shape = shape_of(index.document)
         plan = plan_of_summary(summary, shape)
         values: list[Any] = []
-        rows = await self._fetch(summary_statement(self._table(index), plan, shape, values), values)
+        rows = await self._fetch(index, summary_statement(self._table(index), plan, shape, values), values)
         return plan.groups(groups_in(rows, plan))
 
     def scan(self, index: IndexSpec) -> AsyncGenerator[Stored, None]:
         """All documents, ordered by id, each as it is when its part is read."""
         return scan_pages(self, index)
 
-    async def _fetch(self, query: sql.Composed, values: list[Any]) -> list[TupleRow]:
-        """All rows; none when the table does not exist."""
+    async def _fetch(self, index: IndexSpec, query: sql.Composed, values: list[Any]) -> list[TupleRow]:
+        """All rows of a query of the index's table. Raises IndexMissing."""
         async with self._connection() as connection:
             try:
                 cursor = await connection.execute(query, values)
                 return await cursor.fetchall()
-            except errors.UndefinedTable:
-                return []
+            except errors.UndefinedTable as error:
+                raise IndexMissing(self.name_of(index)) from error
             except errors.DataError as error:
                 raise InvalidQuery(f"Postgres refused the query: {error}") from error
 

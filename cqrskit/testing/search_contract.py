@@ -22,7 +22,7 @@ import pytest
 from cqrskit.cursors import Cursor, pack, unpack
 from cqrskit.errors import InvalidCursor, InvalidQuery
 from cqrskit.query import Condition, Exists, Not, Prefix, Query, Range, Sort, Term
-from cqrskit.read_store import Change, IndexSettings, IndexSpec, Page, ReadStore
+from cqrskit.read_store import Change, IndexSettings, IndexSpec, ReadStore
 from cqrskit.summary import DateHistogram, Figures, Group, Histogram, Summary, Values
 from cqrskit.testing.read_store_contract import Part, Thing, found_in, thing
 
@@ -295,15 +295,6 @@ class SearchContract:
         ):
             with pytest.raises(InvalidCursor):
                 await store.summarize(index, summary)
-
-    async def test_a_missing_index_has_an_empty_summary(self, store: ReadStore) -> None:
-        """As it has an empty page, stable or not."""
-        index = IndexSpec(name=f"nothing_{uuid4().hex[:8]}", generation=1, document=Thing)
-        (group,) = (await store.summarize(index, Summary(of=["number"]))).items
-        assert group == Group(None, 0, {"number": Figures(0, 0, None, None)})
-        assert (await store.summarize(index, Summary(by=Values("group")))).items == []
-        assert await store.search(index, Query(stable=True)) == Page([])
-        assert [stored async for stored in store.scan(index)] == []
 
     # --- stable lists
 

@@ -25,6 +25,7 @@ from cqrskit.errors import (
     DeadlineExceeded,
     DocumentParked,
     IdempotencyConflict,
+    IndexMissing,
     InvalidCursor,
     InvalidIdempotencyKey,
     InvalidQuery,
@@ -83,6 +84,7 @@ PROBLEMS: tuple[ProblemKind, ...] = (
     ProblemKind(InvalidIdempotencyKey, 400, "invalid_idempotency_key", "Invalid idempotency key"),
     ProblemKind(DocumentParked, 409, "document_parked", "The document lacks an event"),
     ProblemKind(RebuildRequired, 503, "rebuild_required", "The read model does not fit this version of the service"),
+    ProblemKind(IndexMissing, 503, "index_missing", "The read model is not there"),
     ProblemKind(Busy, 503, "busy", "Too many commands are waiting", retry_after=True),
     ProblemKind(ShuttingDown, 503, "shutting_down", "The service is stopping", retry_after=True),
     ProblemKind(DeadlineExceeded, 503, "deadline_exceeded", "The command waited too long", retry_after=True),
@@ -214,6 +216,8 @@ def _detail(error: CqrskitError) -> str:
         return f"{error.server} does not answer"
     if isinstance(error, RebuildRequired):
         return f"the documents of projection {error.projection!r} were made by another version of the service"
+    if isinstance(error, IndexMissing):
+        return "the documents of this read model are gone, and must be made anew before it answers"
     if isinstance(error, DocumentParked):
         return (
             f"document {error.document_id!r} lacks the event at position {error.position}, which could not be folded "

@@ -6,7 +6,10 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from cqrskit import NotYetVisible, Query, Runtime, Settings, Term
+from cqrskit import NotYetVisible, Query, Runtime, Settings, Summary, Term
+from cqrskit.consistency import Answer
+from cqrskit.errors import IndexMissing, InvalidQuery
+from cqrskit.read_store import Page
 from cqrskit.testing import assert_projection_exact, eventually
 from tests.integration.counting import POISON, Count, Counts, Grow, opened
 
@@ -102,10 +105,30 @@ async def test_a_removed_index_is_built_again_from_the_beginning_with_the_same_d
         before = await versions(runtime)
     async with opened(settings) as runtime:
         await runtime.read_store.drop(Counts.index(1))
-        assert await versions(runtime) == {}
+        for asked in (
+            runtime.reader.get(Counts, next(iter(before))),
+            runtime.reader.search(Counts, Query()),
+            runtime.reader.summarize(Counts, Summary()),
+        ):
+            with pytest.raises(IndexMissing, match="cqrskit project"):
+                await asked
+        (status,) = await runtime.status()
+        assert status.documents is None
+        assert "is not there" in str(status.failure)
     async with opened(settings, projecting=True) as runtime:
         await level(runtime)
         assert await versions(runtime) == before
+
+
+async def test_a_reader_that_is_there_before_the_projector_finds_nothing_yet(settings: Settings) -> None:
+    async with opened(settings) as runtime:
+        assert await runtime.reader.get(Counts, "x") == Answer(None, 0)
+        assert await runtime.reader.search(Counts, Query()) == Answer(Page([]), 0)
+        assert await runtime.reader.search(Counts, Query(stable=True)) == Answer(Page([]), 0)
+        (group,) = (await runtime.reader.summarize(Counts, Summary(of=["value"]))).value.items
+        assert (group.count, group.figures["value"].sum) == (0, 0)
+        with pytest.raises(InvalidQuery):
+            await runtime.reader.search(Counts, Query(where=Term("nothing", 1)))
 
 
 async def test_a_reader_waits_for_its_position_on_documents_and_on_searches(settings: Settings) -> None:
@@ -169,7 +192,8 @@ async def test_an_index_that_is_removed_under_a_running_projector_stops_it_and_i
         await grown(runtime, uuid4(), 1)
         await eventually(lambda: runtime.stopped_projections == ["counts"])
         assert "is gone" in runtime.failures["counts"]
-        assert await versions(runtime) == {}
+        with pytest.raises(IndexMissing):
+            await versions(runtime)
     async with opened(settings, projecting=True) as runtime:
         await level(runtime)
         assert len(await versions(runtime)) == 2
