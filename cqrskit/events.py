@@ -5,7 +5,7 @@ schema), never by a Python path, so that code can move. Its data is UTF-8 JSON m
 version goes through its upcasters (`cqrskit.event_versions`) when it is read.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
@@ -16,6 +16,9 @@ from cqrskit.errors import DefinitionError, EventDecodeError, UnknownEventType
 from cqrskit.event_versions import Upcaster, base_of, chains_of, stored_names_of
 
 __all__ = ["EventClass", "EventRegistry", "Metadata", "NewEvent", "RecordedEvent", "RetiredEvent"]
+
+_text_of: Callable[[UUID], str] = msgspec.to_builtins
+"""A UUID as text, in a third of the time that `str` takes."""
 
 
 class Metadata(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -38,6 +41,11 @@ class RecordedEvent(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     metadata: bytes
     recorded_at: datetime
+
+    @property
+    def stream_key(self) -> str:
+        """The stream's id as text: the key of documents by stream, and a part of other keys."""
+        return _text_of(self.stream_id)
 
 
 class NewEvent(msgspec.Struct, frozen=True, gc=False):

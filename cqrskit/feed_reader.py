@@ -36,8 +36,6 @@ class FeedReader:
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             await end_tasks([ahead])
-            if not ahead.cancelled():
-                ahead.exception()  # seen here, so that asyncio does not complain that nobody has
 
     async def _read(self, after: int) -> FeedBlock:
         folding = self._folding

@@ -29,9 +29,6 @@ __all__ = [
     "partition_of",
 ]
 
-_text_of: Callable[[UUID], str] = msgspec.to_builtins
-"""A UUID as text, in a seventh of the time that `str` takes."""
-
 Item = tuple[Fold, Any, RecordedEvent]
 """One event for one document: the fold to apply, the event, and its place in the log."""
 
@@ -141,7 +138,7 @@ class Folding:
             if not plan.by_stream:
                 self._group_by_keys(plan, recorded, groups, failures)
                 continue
-            key = _text_of(recorded.stream_id)
+            key = recorded.stream_key
             if key in failures or (chooses and not self._takes(key, recorded)):
                 continue
             try:
@@ -159,9 +156,11 @@ class Folding:
         position = recorded.position
         if self._chooses and not self._may_take(recorded):
             return
+        found: list[tuple[Fold, str]] = []
         try:
             event = self._decode(recorded)
-            found = [(fold, key) for fold in plan.folds for key in _keys_of(fold.key(event, recorded))]
+            for fold in plan.folds:
+                found += [(fold, key) for key in _keys_of(fold.key(event, recorded))]
         except UnknownEventType:
             raise
         except EventDecodeError as error:

@@ -133,5 +133,4 @@ async def _write(read_store: ReadStore, index: IndexSpec, key: str, folded: Fold
     """Write a document if it has changed; why the store refuses it."""
     if not folded.changed:
         return None
-    (outcome,) = await read_store.write(index, [Change(key, folded.version, folded.document)])
-    return outcome.refusal
+    return (await read_store.write(index, [Change(key, folded.version, folded.document)])).get(key)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 import structlog
@@ -21,13 +22,13 @@ from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry
 from cqrskit.feed_reader import FeedReader
 from cqrskit.folding import Folded, Folding, Item
+from cqrskit.ordered_writes import OrderedWrites, Turn
 from cqrskit.parked_keys import ParkedKeys
 from cqrskit.parking import fold_parked, parked_key
 from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore, Stored
 from cqrskit.refresher import Refresher
 from cqrskit.settings import Settings
-from cqrskit.tasks import end_tasks
 
 __all__ = ["Projector"]
 
@@ -101,7 +102,7 @@ class Projector:
         self._parked = ParkedKeys(checkpoints, lease, settings.parked_keys_max)
         self._refused: set[str] = set()
         self._doubtful = False
-        self._writing: asyncio.Task[None] | None = None
+        self._writes = OrderedWrites(f"cqrskit-write-{projection.name}")
         self._read_until = lease.position
         self._looked_at = 0.0
 
@@ -144,9 +145,7 @@ class Projector:
     async def _end_tasks(self) -> None:
         await self._feed.stop()
         await self._refresher.stop()
-        if self._writing is not None:
-            await end_tasks([self._writing])
-            self._writing = None
+        await self._writes.stop()
 
     async def step(self) -> bool:
         """Fold some blocks, if there are any, and refresh when it is due. True: the partition is level with the log.
@@ -179,12 +178,12 @@ class Projector:
         self._parked.check_number()
         gathered, level = await self._gather()
         if gathered.until > self._read_until:
-            await self._finish_writing()
+            await self._writes.make_room(gathered.events.keys())
             self._leave_out_parked(gathered)
-            self._writing = asyncio.create_task(self._write(gathered), name=f"cqrskit-write-{self.projection.name}")
+            self._writes.begin(gathered.events.keys(), partial(self._write, gathered))
             self._read_until = gathered.until
         if level:
-            await self._finish_writing()
+            await self._writes.finish()
         if not self._bulk:
             await self._refresher.begin_if_due(self.position, self._became_visible, level=level)
         return level
@@ -274,6 +273,8 @@ class Projector:
         Those that are not there yet are left out.
         """
         started: dict[str, Folded] = {}
+        if self._folding.only_begins:
+            return started
         held, begins = self._held, self._folding.begins
         wanted: list[str] = []
         for key, items in groups.items():
@@ -282,7 +283,7 @@ class Projector:
             elif not (self._all_held or begins(items)):
                 wanted.append(key)
         if wanted:
-            await self._finish_writing()  # what has left memory must be in the store before it is loaded
+            await self._writes.finish()  # what has left memory must be in the store before it is loaded
             for stored in (await self._read_store.load(self._index, wanted)).values():
                 started[stored.id] = Folded(stored.version, stored.document)
         return started
@@ -300,20 +301,15 @@ class Projector:
 
     # --- write
 
-    async def _finish_writing(self) -> None:
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            await writing
-
-    async def _write(self, gathered: _Gathered) -> None:
-        """Write documents, park what cannot be, and move the checkpoint."""
+    async def _write(self, gathered: _Gathered, turn: Turn) -> None:
+        """Write documents; in its turn, park those that cannot be, and move the checkpoint."""
         parked = {key.key: key for key in gathered.parked}
+        refused: Mapping[str, str] = {}
         if gathered.changes:
-            changes = list(gathered.changes.values())
-            outcomes = await self._read_store.write(self._index, changes)
-            pairs = zip(changes, outcomes, strict=True)
-            refused = [change.id for change, outcome in pairs if outcome.refusal is not None]
-            found = await self._find_refused(refused[: self._settings.parked_keys_max + 1], gathered.until)
+            refused = await self._read_store.write(self._index, list(gathered.changes.values()))
+        await turn()
+        if refused:
+            found = await self._find_refused([*refused][: self._settings.parked_keys_max + 1], gathered.until)
             parked.update(found)
             self._refused.update(found)
         for key in parked:
@@ -331,8 +327,6 @@ class Projector:
 
     async def _find_refused(self, keys: list[str], until: int) -> dict[str, ParkedKey]:
         """The events after which the store does not take these documents any more; what was before them is written."""
-        if not keys:
-            return {}
         before = self.position + 1
         return await self._fold_again({key: ParkedKey(key, before, "", key) for key in keys}, until, retry=False)
 
@@ -382,7 +376,7 @@ class Projector:
 
         The request is forgotten only when its outcome is kept, so that whoever goes on after a crash tries again.
         """
-        await self._finish_writing()
+        await self._writes.finish()
         self._looked_at = time.monotonic()
         wanted = {key.key: key for key in await self._parked.load() if key.retry_requested}
         if not wanted:

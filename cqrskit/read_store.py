@@ -21,7 +21,6 @@ __all__ = [
     "Change",
     "IndexSettings",
     "IndexSpec",
-    "Outcome",
     "Page",
     "ReadStore",
     "Stored",
@@ -77,16 +76,6 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     id: str
     version: int
     document: Any
-
-
-class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What became of one change. `refusal` says why the store will never take this document.
-
-    `applied` is False without a refusal when the store had this version, or a later one, already.
-    """
-
-    applied: bool
-    refusal: str | None = None
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -164,8 +153,10 @@ class ReadStore(Protocol):
     async def load(self, index: IndexSpec, document_ids: Sequence[str]) -> dict[str, Stored]:
         """Those of the documents that exist, as last written, deleted ones (with their version) included."""
 
-    async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
-        """Write documents in bulk; one outcome for each change, in order. Each id occurs at most once.
+    async def write(self, index: IndexSpec, changes: Sequence[Change]) -> dict[str, str]:
+        """Write documents in bulk. The ids of those that the store will never take, each with the reason.
+
+        All others are in the store then, in this version or a later one. Each id occurs at most once.
 
         ReadStoreError when the index is gone, or, here or in the next `refresh`, when it is not the one that was
         prepared: somebody has removed it and another process has made it anew.

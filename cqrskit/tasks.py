@@ -31,8 +31,12 @@ async def end_tasks(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
     A cancellation can be lost in code of others, such as Python 3.11's `asyncio.wait_for`, so it is repeated.
     """
+    tasks = list(tasks)
     remaining = {task for task in tasks if not task.done()}
     while remaining:
         for task in remaining:
             task.cancel()
         _, remaining = await asyncio.wait(remaining, timeout=CANCEL_AGAIN_SECONDS)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen here, so that asyncio does not complain that nobody has

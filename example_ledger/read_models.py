@@ -106,7 +106,7 @@ class StatementLine(msgspec.Struct, frozen=True):
 
 
 def _line_id(_: MoneyMoved, at: RecordedEvent) -> str:
-    return f"{at.stream_id}:{at.position}"
+    return f"{at.stream_key}:{at.position}"
 
 
 class StatementLines(Projection):

@@ -18,7 +18,7 @@ from cqrskit.document_codec import ID_BYTES_MAX, DocumentCodec, Unstorable, chec
 from cqrskit.elasticsearch.connection import BLOCKED, Connection, is_busy, is_busy_status, reason_of
 from cqrskit.elasticsearch.mapping import DELETED_FIELD, ID_FIELD, WORDS_FIELD
 from cqrskit.errors import ReadStoreError, ServerUnavailable
-from cqrskit.read_store import Change, Outcome
+from cqrskit.read_store import Change
 
 __all__ = ["BulkWriter"]
 
@@ -30,7 +30,7 @@ REFUSED, NOT_FOUND, CONFLICT, TOO_LARGE = 400, 404, 409, 413
 NOT_THE_DOCUMENT = ("index_closed_exception", "invalid_index_name_exception")
 """Types of errors that Elasticsearch answers with 400 although the document is not to blame."""
 NO_WRITE_INDEX = "no write index is defined"
-ANSWERED = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
+ANSWERED = "errors,items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by"
 HEADERS = {
     "content-type": "application/vnd.elasticsearch+x-ndjson; compatible-with=8",
     "accept": "application/vnd.elasticsearch+json; compatible-with=8",
@@ -39,8 +39,8 @@ HEADERS = {
 _OWN_ID = b'"%b":' % ID_FIELD.encode()
 _DELETED = b',"%b":true}\n' % DELETED_FIELD.encode()
 _encode = msgspec.json.Encoder().encode
-Item = tuple[int, bytes]
-"""A change's place in the list, and its two lines of the bulk body."""
+Item = tuple[str, bytes]
+"""A document's id, and its two lines of the bulk body."""
 
 
 class _Busy(msgspec.Struct):
@@ -63,50 +63,60 @@ class BulkWriter:
         # The server gives up waiting for a missing shard before we do, and so can still say which items it has written.
         self._wait_milliseconds = max(1, round(request_timeout_seconds * 500))
 
-    async def write(self, alias: str, codec: DocumentCodec, changes: Sequence[Change]) -> list[Outcome]:
-        """Write all changes; one outcome each, in order.
+    async def write(self, alias: str, codec: DocumentCodec, changes: Sequence[Change]) -> dict[str, str]:
+        """Write all changes. Those that Elasticsearch will never take, by id, with the reason.
 
-        Busy answers are tried again after a growing pause. ServerUnavailable says that some of the changes have no
-        outcome: write all of them again, which changes nothing where it did succeed. Only an alias is written to:
-        Elasticsearch would make a missing index anew, without our mapping.
+        Busy answers are tried again after a growing pause. ServerUnavailable says that it is not known of some changes
+        whether they are written: write all of them again, which changes nothing where they are. Only an alias is
+        written to: Elasticsearch would make a missing index anew, without our mapping.
         """
-        outcomes: list[Outcome | None] = [None] * len(changes)
-        items: list[Item] = []
-        encoded = iter(codec.encode_all([change.document for change in changes if change.document is not None]))
-        for place, change in enumerate(changes):
-            data = None if change.document is None else next(encoded)
-            try:
-                items.append((place, _lines(codec, change, data)))
-            except Unstorable as error:
-                outcomes[place] = Outcome(applied=False, refusal=str(error))
+        refused: dict[str, str] = {}
         in_flight = asyncio.Semaphore(PARTS_IN_FLIGHT)
 
         async def write(part: list[Item]) -> None:
-            async with in_flight:
-                await self._write_part(alias, part, outcomes)
+            try:
+                await self._write_part(alias, part, refused)
+            finally:
+                in_flight.release()
 
         try:
             async with asyncio.TaskGroup() as group:
-                for part in self._parts(items):
-                    group.create_task(write(part))
+                for some in self._evenly(changes):
+                    for part in self._parts(codec, some, refused):
+                        await in_flight.acquire()
+                        group.create_task(write(part))
+                        await asyncio.sleep(0)  # so that it is sent before the next part is made
         except* (ServerUnavailable, ReadStoreError) as errors:
             raise errors.exceptions[0] from errors
-        return [_told(outcome) for outcome in outcomes]
+        return refused
 
-    def _parts(self, items: Sequence[Item]) -> Iterator[list[Item]]:
+    def _evenly(self, changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
+        """As few parts as can be, of one size: a small last one would be waited for as long as a large one."""
+        size = -(-len(changes) // max(1, -(-len(changes) // self._max_documents)))
+        for begin in range(0, len(changes), max(1, size)):
+            yield changes[begin : begin + size]
+
+    def _parts(self, codec: DocumentCodec, changes: Sequence[Change], refused: dict[str, str]) -> Iterator[list[Item]]:
+        """What is to be sent, in requests that are not too large. Documents that no store takes are `refused`."""
         part: list[Item] = []
         size = 0
-        for item in items:
-            if part and (size + len(item[1]) > self._max_bytes or len(part) >= self._max_documents):
+        encoded = codec.encode_all([change.document for change in changes])
+        for change, data in zip(changes, encoded, strict=True):
+            try:
+                lines = _lines(codec, change, data)
+            except Unstorable as error:
+                refused[change.id] = str(error)
+                continue
+            if part and size + len(lines) > self._max_bytes:
                 yield part
                 part, size = [], 0
-            part.append(item)
-            size += len(item[1])
+            part.append((change.id, lines))
+            size += len(lines)
         if part:
             yield part
 
-    async def _write_part(self, alias: str, part: list[Item], outcomes: list[Outcome | None]) -> None:
-        """Send a part until each of its items has an outcome. What is too large for the server is halved.
+    async def _write_part(self, alias: str, part: list[Item], refused: dict[str, str]) -> None:
+        """Send a part until each of its items is written or refused. What is too large for the server is halved.
 
         It is given up after some attempts in a row that came to nothing.
         """
@@ -121,37 +131,41 @@ class BulkWriter:
                 attempt += 1
                 continue
             if answers is None:
-                await self._write_halves(alias, part, outcomes)
+                await self._write_halves(alias, part, refused)
                 return
             again: list[Item] = []
-            for item, answer in zip(part, answers, strict=True):
-                outcome = self._outcome(alias, answer["index"])
-                if outcome is None:
-                    again.append(item)
-                    busy = _Busy(_reason(answer["index"]))
+            for item, answer in zip(part, answers, strict=True) if answers else ():
+                answer = answer["index"]
+                if "error" not in answer or answer["status"] == CONFLICT:
+                    continue
+                if self._is_refusal(alias, answer):
+                    refused[item[0]] = _reason(answer)
                 else:
-                    outcomes[item[0]] = outcome
+                    again.append(item)
+                    busy = _Busy(_reason(answer))
             if not again:
                 return
             attempt = 1 if len(again) < len(part) else attempt + 1
             part = again
         raise self._connection.unavailable(f"{len(part)} documents were not taken, again and again ({busy.reason})")
 
-    async def _write_halves(self, alias: str, part: list[Item], outcomes: list[Outcome | None]) -> None:
+    async def _write_halves(self, alias: str, part: list[Item], refused: dict[str, str]) -> None:
         if len(part) == 1:
-            place, lines = part[0]
+            document_id, lines = part[0]
             reason = (
                 f"it has {len(lines)} bytes, more than Elasticsearch, or a proxy before it, takes in one request "
                 "(http.max_content_length)"
             )
-            outcomes[place] = Outcome(applied=False, refusal=reason)
+            refused[document_id] = reason
             return
         middle = len(part) // 2
-        await self._write_part(alias, part[:middle], outcomes)
-        await self._write_part(alias, part[middle:], outcomes)
+        await self._write_part(alias, part[:middle], refused)
+        await self._write_part(alias, part[middle:], refused)
 
     async def _send(self, alias: str, body: bytes) -> list[Any] | _Busy | None:
-        """Each item's answer, or _Busy if the whole request came at a bad moment, or None if it is too large."""
+        """Each item's answer, none if all were taken; _Busy if the whole request came at a bad moment; None if it is
+        too large.
+        """
         path = f"/{alias}/_bulk?filter_path={ANSWERED}&require_alias=true&timeout={self._wait_milliseconds}ms"
         try:
             with self._connection.request():
@@ -163,26 +177,21 @@ class BulkWriter:
             if isinstance(cause, ApiError) and is_busy(cause) and self._connection.circuit.state == "closed":
                 return _Busy(reason_of(cause), _retry_after_seconds(cause))
             raise
-        answers: list[Any] = response["items"]
-        return answers
+        return list(response["items"]) if response["errors"] else []
 
-    def _outcome(self, alias: str, answer: dict[str, Any]) -> Outcome | None:
-        """What became of one item; None if it is to be sent again. Raises when it says something about the index."""
-        status, error = answer["status"], answer.get("error")
-        if error is None:
-            return Outcome(applied=True)
-        if status == CONFLICT:
-            return Outcome(applied=False)
+    def _is_refusal(self, alias: str, answer: dict[str, Any]) -> bool:
+        """Whether the document is to blame, or the moment. Raises when the answer says something about the index."""
+        status, error = answer["status"], answer["error"]
         kind, reason = error["type"], str(error.get("reason"))
         if status == NOT_FOUND:
             raise ReadStoreError(f"{alias} is gone while it was being written to: start again to build it anew")
         if kind == BLOCKED or kind == "security_exception":
             raise self._connection.unavailable(f"{alias} takes no writes: {reason}")
         if is_busy_status(status):
-            return None
+            return False
         if status not in (REFUSED, TOO_LARGE) or kind in NOT_THE_DOCUMENT or NO_WRITE_INDEX in reason:
             raise ReadStoreError(f"Elasticsearch refused to write to {alias}: {status} {kind}: {reason}")
-        return Outcome(applied=False, refusal=_reason(answer))
+        return True
 
 
 def _lines(codec: DocumentCodec, change: Change, data: bytes | Unstorable | None) -> bytes:
@@ -205,11 +214,6 @@ def _words(codec: DocumentCodec, data: bytes) -> bytes:
         return b""
     words = [f"{field}:{word}" for field, found in codec.words(data).items() for word in sorted(found)]
     return b',"%b":%b' % (WORDS_FIELD.encode(), _encode(words)) if words else b""
-
-
-def _told(outcome: Outcome | None) -> Outcome:
-    assert outcome is not None, "each part ends with an outcome for each of its items, or an error"
-    return outcome
 
 
 async def _pause(attempt: int, at_least_seconds: float) -> None:

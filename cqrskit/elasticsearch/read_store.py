@@ -26,7 +26,7 @@ from cqrskit.elasticsearch.summary_body import groups_in, summary_body
 from cqrskit.errors import ConfigurationError, IndexMissing, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
-from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, numbers_behind, page_of
+from cqrskit.read_store import Change, IndexSpec, Page, Stored, numbers_behind, page_of
 from cqrskit.summary import Groups, Summary
 from cqrskit.summary_plan import plan_of_summary
 
@@ -218,7 +218,7 @@ class ElasticsearchReadStore:
             return ReadStoreError(f"index {name} is closed, so nothing can be read from it: open it")
         return self._connection.unavailable(f"{name} does not say whether it has a document: {kind}: {reason}")
 
-    async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
+    async def write(self, index: IndexSpec, changes: Sequence[Change]) -> dict[str, str]:
         """Write in bulk."""
         return await self._bulk.write(self._write_alias(index), codec_of(index.document), changes)
 

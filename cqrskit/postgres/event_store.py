@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
@@ -65,7 +65,7 @@ class PostgresLockedLog:
         """The position in the one row of this place, if the row has this content."""
         cursor = await self._connection.execute(statement(name), where, binary=True)
         row = await cursor.fetchone()
-        if row is None or (row[1], row[2], _in_utc(row[3])) != content:
+        if row is None or (row[1], row[2], row[3]) != content:
             return None
         position: int = row[0]
         return position
@@ -220,10 +220,6 @@ async def _fetch_events(
 ) -> list[RecordedEvent]:
     cursor = await connection.execute(statement(name), values, binary=True)
     return [
-        RecordedEvent(position, stream_id, version, type_name, data, metadata, _in_utc(recorded_at))
+        RecordedEvent(position, stream_id, version, type_name, data, metadata, recorded_at)
         for position, stream_id, version, type_name, data, metadata, recorded_at in await cursor.fetchall()
     ]
-
-
-def _in_utc(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC)

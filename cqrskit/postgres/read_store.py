@@ -20,7 +20,7 @@ from cqrskit.postgres.sql import statement
 from cqrskit.postgres.summary_sql import count_statement, groups_in, summary_statement
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
-from cqrskit.read_store import Change, IndexSpec, Outcome, Page, Stored, numbers_behind, page_of, scan_pages
+from cqrskit.read_store import Change, IndexSpec, Page, Stored, numbers_behind, page_of, scan_pages
 from cqrskit.summary import Groups, Summary
 from cqrskit.summary_plan import plan_of_summary
 
@@ -33,7 +33,6 @@ REFUSALS = (errors.DataError, errors.ProgramLimitExceeded, errors.IntegrityError
 class _Row(msgspec.Struct, gc=False):
     """One change as the table takes it: JSON text or None, words with their fields, joined by spaces."""
 
-    place: int
     id: str
     version: int
     document: str | None
@@ -210,21 +209,21 @@ class PostgresReadStore:
         codec = codec_of(index.document)
         return {row[0]: _stored(codec, row) for row in rows}
 
-    async def write(self, index: IndexSpec, changes: Sequence[Change]) -> list[Outcome]:
+    async def write(self, index: IndexSpec, changes: Sequence[Change]) -> dict[str, str]:
         """Write in bulk; a document that Postgres refuses does not keep the others from being written."""
-        outcomes = [Outcome(applied=False)] * len(changes)
+        refused: dict[str, str] = {}
         rows: list[_Row] = []
         codec = codec_of(index.document)
-        for place, change in enumerate(changes):
+        for change, data in zip(changes, codec.encode_all([change.document for change in changes]), strict=True):
             try:
-                rows.append(_row(codec, place, change))
+                rows.append(_row(codec, change, data))
             except Unstorable as error:
-                outcomes[place] = Outcome(applied=False, refusal=str(error))
+                refused[change.id] = str(error)
         rows.sort(key=lambda row: row.id)  # one order of locks, so that two projectors cannot block each other
         async with self._connection() as connection:
             await self._check_identity(connection, index)
-            await self._upsert(connection, _UPSERT.format(self._table(index)), rows, outcomes)
-        return outcomes
+            await self._upsert(connection, _UPSERT.format(self._table(index)), rows, refused)
+        return refused
 
     async def _check_identity(self, connection: AsyncConnection[TupleRow], index: IndexSpec) -> None:
         """Refuse to write to another table than the one prepared here: it would lack what was written before."""
@@ -240,7 +239,7 @@ class PostgresReadStore:
             )
 
     async def _upsert(
-        self, connection: AsyncConnection[TupleRow], upsert: sql.Composed, rows: list[_Row], outcomes: list[Outcome]
+        self, connection: AsyncConnection[TupleRow], upsert: sql.Composed, rows: list[_Row], refused: dict[str, str]
     ) -> None:
         if not rows:
             return
@@ -251,18 +250,14 @@ class PostgresReadStore:
             [row.words for row in rows],
         ]
         try:
-            cursor = await connection.execute(upsert, values)
-            applied = {document_id for (document_id,) in await cursor.fetchall()}
+            await connection.execute(upsert, values)
         except REFUSALS as error:
             if len(rows) == 1:
-                outcomes[rows[0].place] = Outcome(applied=False, refusal=str(error).splitlines()[0])
+                refused[rows[0].id] = str(error).splitlines()[0]
                 return
             middle = len(rows) // 2
-            await self._upsert(connection, upsert, rows[:middle], outcomes)
-            await self._upsert(connection, upsert, rows[middle:], outcomes)
-            return
-        for row in rows:
-            outcomes[row.place] = Outcome(applied=row.id in applied)
+            await self._upsert(connection, upsert, rows[:middle], refused)
+            await self._upsert(connection, upsert, rows[middle:], refused)
 
     async def refresh(self, index: IndexSpec) -> None:
         """Nothing to do: a committed row is visible."""
@@ -358,17 +353,17 @@ SELECT id, version, document::jsonb, string_to_array(words, ' ')
 FROM unnest(%b::text[], %b::bigint[], %b::text[], %b::text[]) AS incoming (id, version, document, words)
 ON CONFLICT (id) DO UPDATE
 SET version = excluded.version, document = excluded.document, words = excluded.words
-WHERE excluded.version > kept.version
-RETURNING id""")
+WHERE excluded.version > kept.version""")
 
 
-def _row(codec: DocumentCodec, place: int, change: Change) -> _Row:
+def _row(codec: DocumentCodec, change: Change, data: bytes | Unstorable | None) -> _Row:
     check_id(change.id)
-    if change.document is None:
-        return _Row(place, change.id, change.version, None, "")
-    data = codec.encode(change.document)
+    if data is None:
+        return _Row(change.id, change.version, None, "")
+    if isinstance(data, Unstorable):
+        raise data
     tokens = (word_token(field, word) for field, words in codec.words(data).items() for word in sorted(words))
-    return _Row(place, change.id, change.version, data.decode(), " ".join(tokens))
+    return _Row(change.id, change.version, data.decode(), " ".join(tokens))
 
 
 def _stored(codec: DocumentCodec, row: TupleRow) -> Stored:

@@ -31,8 +31,8 @@ __all__ = ["SearchContract", "groups_in"]
 
 async def write(store: ReadStore, index: IndexSpec, *things: Thing, version: int = 1) -> None:
     """Write things under their number, and let searches see them."""
-    outcomes = await store.write(index, [Change(str(each.number), version, each) for each in things])
-    assert [outcome.refusal for outcome in outcomes] == [None] * len(things)
+    refused = await store.write(index, [Change(str(each.number), version, each) for each in things])
+    assert not refused
     await store.refresh(index)
 
 

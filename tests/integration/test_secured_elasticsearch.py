@@ -18,13 +18,12 @@ from structlog.testing import capture_logs
 from cqrskit import ConfigurationError, IndexSettings, ServerUnavailable, Settings, Unindexed
 from cqrskit.elasticsearch.connection import Access
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
-from cqrskit.read_store import Change, IndexSpec, Outcome
+from cqrskit.read_store import Change, IndexSpec
 from cqrskit.testing import SecuredElasticsearch, assert_projection_exact, eventually
 from cqrskit.testing.secured_elasticsearch import make_authority
 from tests.integration.counting import Counts, Grow, opened
 from tests.integration.running_processes import cqrskit
 
-APPLIED = Outcome(applied=True)
 SMALL = {
     "http.max_content_length": "1mb",
     "thread_pool.write.size": 1,
@@ -73,7 +72,7 @@ async def store_at(url: str, prefix: str, **access: Any) -> AsyncIterator[Elasti
 async def written(store: ElasticsearchReadStore) -> int:
     await store.ping()
     await store.prepare(INDEX)
-    assert await store.write(INDEX, [Change("1", 1, Entry(1))]) in ([APPLIED], [Outcome(applied=False)])
+    assert not await store.write(INDEX, [Change("1", 1, Entry(1))])
     await store.make_live(INDEX)
     await store.refresh(INDEX)
     return await store.count(INDEX)
@@ -241,15 +240,14 @@ async def test_a_document_too_large_for_the_server_is_found_and_the_others_are_w
     ]
     async with store_at(server.url_with_user, index_prefix, ca_file=str(server.ca_file)) as store:
         await store.prepare(INDEX)
-        outcomes = await store.write(INDEX, changes)
+        refused = await store.write(INDEX, changes)
         await store.refresh(INDEX)
         assert await store.count(INDEX) == 77
-    assert {number for number, outcome in enumerate(outcomes) if outcome.refusal} == large
-    assert all("http.max_content_length" in str(outcomes[number].refusal) for number in large)
-    assert all(outcomes[number] == APPLIED for number in range(80) if number not in large)
+    assert refused.keys() == {str(number) for number in large}
+    assert all("http.max_content_length" in reason for reason in refused.values())
 
 
-async def test_items_that_find_a_full_queue_are_sent_again_and_no_outcome_is_lost(
+async def test_items_that_find_a_full_queue_are_sent_again_and_all_are_written(
     server: SecuredElasticsearch, index_prefix: str
 ) -> None:
     many = msgspec.structs.replace(INDEX, name="many", elasticsearch=IndexSettings(shards=8))
@@ -257,7 +255,7 @@ async def test_items_that_find_a_full_queue_are_sent_again_and_no_outcome_is_los
         await store.prepare(many)
         before = await rejected(store)
         changes = [Change(str(number), 1, Entry(number)) for number in range(4_000)]
-        assert await store.write(many, changes) == [APPLIED] * 4_000
+        assert not await store.write(many, changes)
         assert await rejected(store) > before
         await store.refresh(many)
         assert await store.count(many) == 4_000
