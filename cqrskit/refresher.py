@@ -9,7 +9,7 @@ from cqrskit.tasks import end_tasks
 
 __all__ = ["Refresher"]
 
-CATCHING_UP = 10
+CATCHING_UP = 25
 """How much rarer documents are made searchable while there is more to read."""
 
 

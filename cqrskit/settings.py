@@ -95,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a worker that has died keeps its partitions from the others; a live one renews three times as often."""
     poll_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.2
     """How often a projector that is level looks for new events without being woken."""
-    refresh_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.25
+    refresh_interval_seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.1
     """How often a projector that has written makes its documents searchable."""
     wait_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     """How long a query waits for the position that its caller asked for."""
