@@ -40,7 +40,7 @@ class Commands:
         self.metadata = Metadata(
             correlation_id=context.require_correlation_id(),
             causation_id=context.causation_id,
-            actor=None if actor is None else actor(Request(context.scope)),
+            actor=context.actor if actor is None else actor(Request(context.scope)),
             trace_parent=context.trace_parent,
         )
 
