@@ -37,7 +37,7 @@ NAME = "demo"
 )
 @common_options
 def demo_command(port: int | None, read_models: str) -> None:
-    """Serve the ledger on an embedded Postgres, import a generated sample, and say what to try.
+    """Serve the ledger on an embedded Postgres, import a generated sample, and say what to try, with an API key.
 
     It stays until Ctrl-C or SIGTERM and leaves no process behind; its files are in the folder CQRSKIT_DATA_FOLDER
     (.cqrskit), so that the next start finds what was there.

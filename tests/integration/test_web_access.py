@@ -235,7 +235,7 @@ async def test_known_keys_go_on_while_postgres_is_down_and_others_are_told_that_
     async with locked_bank(settings) as (client, runtime):
         known, other = await key_of(runtime), await key_of(runtime)
         assert (await client.get("/schema/openapi.json", headers=known)).status_code == 200
-        restartable_postgres.stop()
+        restartable_postgres.shut_down()
 
         async def unavailable() -> bool:
             return (await client.get("/schema/openapi.json", headers=other)).status_code == 503
