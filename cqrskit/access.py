@@ -150,7 +150,7 @@ class Forbidden(CqrskitError):
     """The API key lacks the scope that is needed."""
 
     def __init__(self, scope: str, name: str) -> None:
-        super().__init__(f"this needs an API key with the scope {scope!r}, which the key of {name!r} lacks")
+        super().__init__(f"this needs an API key with the scope '{scope}', which the key of {name!r} lacks")
         self.scope = scope
         self.name = name
 

@@ -122,7 +122,7 @@ async def test_scopes_open_what_they_name_and_nothing_else(bank_at_work: AtWork)
             if needed is scope:
                 assert reply.status_code < 300, (method, path, reply.text)
                 continue
-            assert repr(needed.value) in str(problem(reply, 403, "forbidden")["detail"])
+            assert f"with the scope {needed.value!r}," in str(problem(reply, 403, "forbidden")["detail"])
             assert reply.headers["WWW-Authenticate"] == f'Bearer error="insufficient_scope", scope="{needed}"'
 
 
