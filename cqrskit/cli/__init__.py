@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import rich_click as click
 
+from cqrskit.cli.audit import audit_command
 from cqrskit.cli.events import events_command
 from cqrskit.cli.explain import explain_command
 from cqrskit.cli.generations import generations_command
@@ -59,6 +60,7 @@ for _command in (
     generations_command,
     prune_command,
     events_command,
+    audit_command,
     keys_group_of("cqrskit"),
     schema_group,
     rebuild_command,

@@ -61,7 +61,7 @@ async def called(client: httpx.AsyncClient, method: str, path: str, header: str 
     """Status, code of the problem, and what the reply says about getting in."""
     headers = {} if header is None else {"Authorization": header}
     body = {"content": b"{}", "headers": {**headers, "Content-Type": "application/json"}}
-    reply = await client.request(method, path, **(body if method == "POST" else {"headers": headers}))  # type: ignore[arg-type]
+    reply = await client.request(method, path, **(body if method == "POST" else {"headers": headers}))
     is_problem = reply.headers.get("content-type") == "application/problem+json" and reply.content
     code = json.loads(reply.content)["code"] if is_problem else None
     return reply.status_code, code, reply.headers.get("WWW-Authenticate", "")

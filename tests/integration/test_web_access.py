@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import msgspec
@@ -256,7 +257,7 @@ async def test_known_keys_go_on_while_postgres_is_down_and_others_are_told_that_
 
 async def test_a_route_whose_scope_nothing_tells_stops_the_start(settings: Settings) -> None:
     @websocket("/live")
-    async def live(socket: WebSocket) -> None: ...
+    async def live(socket: WebSocket[Any, Any, Any]) -> None: ...
 
     app = Litestar([live], plugins=[CqrskitPlugin(bank, settings, api_keys=True)])
     with pytest.raises(ConfigurationError, match="/live"):
