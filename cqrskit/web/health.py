@@ -16,6 +16,8 @@ from cqrskit.web.access import open_to_all
 __all__ = ["Dependency", "Live", "Ready", "health_routes"]
 
 CHECK_TIMEOUT_SECONDS = 1.5
+WITHOUT_KEY: list[dict[str, list[str]]] = [{}]
+"""For the API description: nothing has to be shown."""
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -74,13 +76,14 @@ def health_routes(runtime: Callable[[], Runtime], is_draining: Callable[[], bool
     """The two health routes of an app; `runtime` gives the application at work, `is_draining` tells that it stops."""
     checks = _Checks()
 
-    @get("/health/live", opt=open_to_all(), tags=["health"], summary="Whether the process runs")
+    @get("/health/live", opt=open_to_all(), security=WITHOUT_KEY, tags=["health"], summary="Whether the process runs")
     async def live() -> Live:
         return Live()
 
     @get(
         "/health/ready",
         opt=open_to_all(),
+        security=WITHOUT_KEY,
         tags=["health"],
         summary="Whether requests can be served, and how far projections are",
     )

@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.logging.config import BaseLoggingConfig
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import InitPlugin
 from litestar.types import ASGIApp
 
@@ -32,6 +33,9 @@ from cqrskit.web.strict_json import StrictRequest
 __all__ = ["CqrskitPlugin", "plugin_of"]
 
 log = structlog.get_logger(__name__)
+
+SECURITY_SCHEME = "api_key"
+"""Name of what the API description says of keys."""
 
 
 class CqrskitPlugin(InitPlugin):
@@ -122,10 +126,17 @@ class CqrskitPlugin(InitPlugin):
         )
 
     def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
-        """Give the API description the application's name, unless the app has its own description."""
-        if config is not None and config.title == "Litestar API":
+        """Give the API description the application's name and its keys, unless the app has its own description."""
+        if config is None or config.title != "Litestar API":
+            return config
+        if self._gate is None:
             return OpenAPIConfig(title=self.application.name, version=config.version)
-        return config
+        return OpenAPIConfig(
+            title=self.application.name,
+            version=config.version,
+            components=Components(security_schemes={SECURITY_SCHEME: SecurityScheme(type="http", scheme="bearer")}),
+            security=[{SECURITY_SCHEME: []}],
+        )
 
     def _dependencies(self) -> dict[str, Provide]:
         def runtime() -> Runtime:

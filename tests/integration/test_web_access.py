@@ -105,6 +105,14 @@ async def test_what_is_no_usable_key_is_refused_and_not_told_why(bank_at_work: A
         assert (await client.get("/accounts", headers={"Authorization": header})).status_code == 200
 
 
+async def test_the_api_description_says_how_to_show_a_key_and_where_none_is_needed(bank_at_work: AtWork) -> None:
+    client, runtime = bank_at_work
+    described = (await client.get("/schema/openapi.json", headers=await key_of(runtime))).json()
+    assert described["security"] == [{"api_key": []}]
+    assert described["components"]["securitySchemes"] == {"api_key": {"type": "http", "scheme": "bearer"}}
+    assert described["paths"]["/health/live"]["get"]["security"] == [{}]
+
+
 async def test_scopes_open_what_they_name_and_nothing_else(bank_at_work: AtWork) -> None:
     client, runtime = bank_at_work
     calls = [
@@ -263,6 +271,49 @@ async def test_a_route_whose_scope_nothing_tells_stops_the_start(settings: Setti
     with pytest.raises(ConfigurationError, match="/live"):
         async with bank_client(settings, app):
             pass
+
+
+@pytest.mark.parametrize("scopes", [None, [Scope.WRITE], [Scope.READ]])
+async def test_a_websocket_is_opened_only_by_a_key_with_its_scope(
+    settings: Settings, scopes: list[Scope] | None
+) -> None:
+    @websocket("/live", opt=needs_scope("read"))
+    async def live(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        await socket.close()
+
+    app = Litestar([live], plugins=[CqrskitPlugin(bank, settings, api_keys=True)])
+    async with bank_client(settings, app):
+        keys = plugin_of(app).runtime.api_keys
+        text = None if scopes is None else (await keys.make("shop", scopes)).text
+        headers = [] if text is None else [(b"authorization", f"Bearer {text}".encode())]
+        scope = {
+            "type": "websocket",
+            "path": "/live",
+            "raw_path": b"/live",
+            "root_path": "",
+            "scheme": "ws",
+            "query_string": b"",
+            "headers": headers,
+            "subprotocols": [],
+            "extensions": {},
+            "app": app,
+            "client": ("here", 1),
+            "server": ("here", 2),
+            "http_version": "1.1",
+            "state": {},
+        }
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "websocket.connect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        await app(scope, receive, send)  # type: ignore[arg-type]
+    assert ("websocket.accept" in sent) is (scopes == [Scope.READ])
+    assert sent[-1] == "websocket.close"
 
 
 def test_wrong_wiring_is_refused_at_once(settings: Settings) -> None:
