@@ -13,5 +13,7 @@ __all__ = ["create_app"]
 
 def create_app(settings: Settings | None = None) -> Litestar:
     """The Litestar app with all routes and projections; without settings, those of the environment (``CQRSKIT_*``)."""
-    plugin = CqrskitPlugin(ledger, settings, statuses={"transfer_conflict": 409}, only_known_parameters=True)
+    plugin = CqrskitPlugin(
+        ledger, settings, statuses={"transfer_conflict": 409}, only_known_parameters=True, api_keys=True
+    )
     return Litestar([*ACCOUNT_ROUTES, *TRANSFER_ROUTES], plugins=[plugin])
