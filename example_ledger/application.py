@@ -2,7 +2,11 @@
 
 from cqrskit import Application
 from example_ledger.accounts import Account, open_account
-from example_ledger.read_models import Accounts, StatementLines, Transfers, TrialBalances
+from example_ledger.entries import post_entry
+from example_ledger.holds import capture_hold, expire_hold, place_hold, void_hold
+from example_ledger.read_models import Accounts, StatementLines, TrialBalances
+from example_ledger.reversals import reverse_transfer
+from example_ledger.transfer_documents import Transfers
 from example_ledger.transfers import Transfer, post_batch, post_transfer
 
 __all__ = ["ledger"]
@@ -10,6 +14,16 @@ __all__ = ["ledger"]
 ledger = Application(
     "ledger",
     aggregates=[Account, Transfer],
-    handlers=[open_account, post_transfer, post_batch],
+    handlers=[
+        open_account,
+        post_transfer,
+        post_batch,
+        post_entry,
+        place_hold,
+        capture_hold,
+        void_hold,
+        expire_hold,
+        reverse_transfer,
+    ],
     projections=[Accounts, StatementLines, Transfers, TrialBalances],
 )
