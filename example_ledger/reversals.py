@@ -61,7 +61,7 @@ def reverse_transfer(command: ReverseTransfer, repository: Repository) -> Revers
     original = repository.find(Transfer, command.transfer_id)
     accounts = []
     if original is not None:
-        account_ids = [leg.account_id for leg in legs_of(original)]
+        account_ids = [leg.account_id for leg in reversed(legs_of(original))]
         accounts = find_accounts(account_ids, original.currency, repository)
     if differing is not None:
         raise TransferConflict(reversal_id, differing)
@@ -88,9 +88,10 @@ def _amount_of(command: ReverseTransfer, original: Transfer) -> int:
 
 
 def _reversed(legs: tuple[Leg, ...], amount: int) -> tuple[Leg, ...]:
-    """The legs with their sides changed; two of them move the `amount`, more than two what they moved before."""
+    """The legs turned round, the last one first; two of them move the `amount`, more than two what they moved."""
     return tuple(
-        Leg(leg.account_id, opposite_of(leg.direction), amount if len(legs) == 2 else leg.amount) for leg in legs
+        Leg(leg.account_id, opposite_of(leg.direction), amount if len(legs) == 2 else leg.amount)
+        for leg in reversed(legs)
     )
 
 
