@@ -81,7 +81,7 @@ class TransferChecker:
         if announced != (None if event.reverses is None else (event.reverses, event.amount)):
             self._found(7, at, f"transfer {at.stream_id} reverses {event.reverses}, announced was {announced}")
         original = None if event.reverses is None else self._known.get(event.reverses)
-        if original is not None and _sum_of(legs) != original.mirror:
+        if original is not None and _digest_of(legs) != original.mirror:
             self._found(7, at, f"transfer {at.stream_id} has other legs than those of {event.reverses} turned round")
 
     def _take_hold(self, at: RecordedEvent, event: Transfer.Held, changes: Changes) -> None:
@@ -157,10 +157,16 @@ class TransferChecker:
             self._found(1, at, f"transfer {at.stream_id} is in {currency}, its accounts in {changes.currencies}")
 
 
-def _sum_of(legs: list[Leg]) -> int:
-    """A number that tells sets of legs apart, whatever their order; a part of two legs has that of the whole."""
-    return sum(hash((leg.account_id, leg.direction, leg.amount if len(legs) > 2 else None)) for leg in legs)
+def _digest_of(legs: list[Leg]) -> int:
+    """A number that tells legs apart, whatever their order; two of them have the same one with any amount.
+
+    It is a hash of bytes, since sums and tuples of small numbers collide.
+    """
+    parts = sorted(
+        f"{leg.account_id.hex} {leg.direction} {leg.amount if len(legs) > 2 else 'any'}".encode() for leg in legs
+    )
+    return hash(b" ".join(parts))
 
 
 def _mirror_of(legs: list[Leg]) -> int:
-    return _sum_of([Leg(leg.account_id, opposite_of(leg.direction), leg.amount) for leg in legs])
+    return _digest_of([Leg(leg.account_id, opposite_of(leg.direction), leg.amount) for leg in legs])
