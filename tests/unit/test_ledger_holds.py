@@ -259,12 +259,11 @@ def test_the_event_of_a_simple_transfer_says_nothing_of_legs_and_reversals() -> 
 
 
 def test_an_account_may_have_several_legs_of_an_entry_and_is_asked_for_their_sum() -> None:
-    several = (SHOP, "credit", 100), (ANN, "debit", 60), (ANN, "debit", 40)
-    story = opened().when(entry(*several))
+    story = opened().when(entry((SHOP, "credit", 100), (ANN, "debit", 60), (ANN, "debit", 40)))
     story.then_reply(EntryPosting(ID))
     assert [getattr(event, "debits_posted", None) for _, event in story.events] == [0, 60, 100, None]
-    too_much = (SHOP, "credit", 101), (ANN, "debit", 60), (ANN, "debit", 41)
-    opened().when(entry(*too_much)).then_refused("insufficient_funds")
+    too_much = entry((SHOP, "credit", 101), (ANN, "debit", 60), (ANN, "debit", 41))
+    opened().when(too_much).then_refused("insufficient_funds")
 
 
 def test_an_entry_is_refused_for_the_first_reason_in_the_order() -> None:
@@ -274,7 +273,7 @@ def test_an_entry_is_refused_for_the_first_reason_in_the_order() -> None:
         (entry((ANN, "debit", 0), (ANN, "credit", 5)), "invalid_amount"),
         (entry((BANK, "debit", AMOUNT_MAX), (BANK, "debit", 1), (ANN, "credit", 5)), "unbalanced_entry"),
         (
-            entry(*[(BANK, side, AMOUNT_MAX) for side in ("debit", "debit", "credit", "credit")]),  # type: ignore[misc]
+            entry(*[(BANK, side, AMOUNT_MAX) for side in ("debit", "debit", "credit", "credit")]),
             "invalid_amount",
         ),
         (entry((nobody, "debit", 5), (nobody, "credit", 6)), "unbalanced_entry"),
