@@ -68,7 +68,7 @@ def item_of(row: Stored, item_class: type[Item]) -> Item:
 
 
 class OpeningReply(msgspec.Struct):
-    """The reply to POST /accounts."""
+    """The reply to POST /accounts, and to what is done with an account."""
 
     account_id: UUID
     position: int
