@@ -9,6 +9,7 @@ from example_ledger.account_commands import (
     unfreeze_account,
 )
 from example_ledger.accounts import Account, open_account
+from example_ledger.daily_totals import DailyTotals
 from example_ledger.entries import post_entry
 from example_ledger.holds import capture_hold, expire_hold, place_hold, void_hold
 from example_ledger.read_models import Accounts, StatementLines, TrialBalances
@@ -37,5 +38,5 @@ ledger = Application(
         expire_hold,
         reverse_transfer,
     ],
-    projections=[Accounts, StatementLines, Transfers, TrialBalances],
+    projections=[Accounts, StatementLines, Transfers, DailyTotals, TrialBalances],
 )
