@@ -102,14 +102,18 @@ class Repository:
     def create(self, aggregate_class: Callable[P, A], aggregate_id: UUID, /, *values: P.args, **named: P.kwargs) -> A:
         """A new aggregate, taken into the log: ``repository.create(Account, account_id, owner="Ann")``.
 
-        The arguments after the id are those of the class. AggregateExists if the id is taken, by whatever class.
+        The arguments after the id are those of the class, or of a class method that makes one of it, which an aggregate
+        has that can begin in several ways. AggregateExists if the id is taken, by whatever class.
         """
         loaded = self._known.get(aggregate_id)
         if loaded is None or loaded.as_of < self.required_as_of:
             raise MissingAggregate(aggregate_id)
         self.touched.append(loaded)
         if loaded.aggregate is not None:
-            raise AggregateExists(getattr(aggregate_class, "__name__", "aggregate"), aggregate_id)
+            named_class = getattr(
+                aggregate_class, "__self__", aggregate_class
+            )  # a class method makes what its class is
+            raise AggregateExists(getattr(named_class, "__name__", "aggregate"), aggregate_id)
         aggregate = make_aggregate(aggregate_class, aggregate_id, *values, **named)
         if self.pending.probing:
             return aggregate

@@ -7,10 +7,29 @@ from uuid import UUID
 import msgspec
 
 from cqrskit import Aggregate, AggregateExists, Command, Repository, event, handles, new_id
-from example_ledger.money import AMOUNT_MAX, AccountType, Currency, Direction, available_of, balance_of, is_debit_normal
+from example_ledger.money import (
+    AMOUNT_MAX,
+    AccountStatus,
+    AccountType,
+    Currency,
+    Direction,
+    available_of,
+    balance_of,
+    is_debit_normal,
+)
 from example_ledger.refusals import AmountOverflow, InsufficientFunds
 
-__all__ = ["Account", "Metadata", "MoneyMoved", "Name", "OpenAccount", "Opening", "open_account"]
+__all__ = [
+    "Account",
+    "CountersChanged",
+    "Metadata",
+    "MoneyMoved",
+    "Name",
+    "OpenAccount",
+    "Opening",
+    "PendingChanged",
+    "open_account",
+]
 
 WITHOUT_NUL = "^[^\\x00]*$"
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
@@ -31,7 +50,7 @@ class MoneyMoved(Aggregate.Event):
     amount: int
     currency: Currency
     account_type: AccountType
-    counterparty_account_id: UUID
+    counterparty_account_id: UUID | None
     effective_at: datetime
     debits_posted: int
     credits_posted: int
@@ -45,14 +64,35 @@ class MoneyMoved(Aggregate.Event):
         aggregate.credits_posted = self.credits_posted
 
 
+class PendingChanged(Aggregate.Event):
+    """One side of a hold that is placed or released, with the account's counters after it."""
+
+    transfer_id: UUID
+    amount: int
+    debits_posted: int
+    credits_posted: int
+    debits_pending: int
+    credits_pending: int
+
+    def apply(self, aggregate: "Account") -> None:
+        """Take the counters over."""
+        aggregate.debits_pending = self.debits_pending
+        aggregate.credits_pending = self.credits_pending
+
+
+CountersChanged = MoneyMoved | PendingChanged
+"""Any event that carries the account's counters after it."""
+
+
 class Account(Aggregate):
-    """One account. Its counters only grow, and only by its events."""
+    """One account. Its posted counters only grow, and all counters only by its events."""
 
     name: Name
     type: AccountType
     currency: Currency
     overdraft_limit: int | None
     metadata: Metadata
+    status: AccountStatus
     debits_posted: int
     credits_posted: int
     debits_pending: int
@@ -73,6 +113,36 @@ class Account(Aggregate):
     class Credited(MoneyMoved):
         """The credit side of a posting."""
 
+    class DebitHeld(PendingChanged):
+        """The debit side of a hold: money set aside."""
+
+    class CreditHeld(PendingChanged):
+        """The credit side of a hold: money expected."""
+
+    class HoldReleased(PendingChanged):
+        """A hold on one side is no more: it was captured, voided, or has expired."""
+
+        direction: Direction
+
+    class Frozen(Aggregate.Event):
+        """Nothing moves until it is unfrozen."""
+
+    class Unfrozen(Aggregate.Event):
+        """It takes movements again."""
+
+    class Closed(Aggregate.Event):
+        """It was empty, and takes no movements any more."""
+
+    class OverdraftLimitSet(Aggregate.Event):
+        """It may be overdrawn so far from now on; null: without limit."""
+
+        overdraft_limit: int | None
+
+    class MetadataSet(Aggregate.Event):
+        """It is described by this from now on."""
+
+        metadata: Metadata
+
     @event(Opened)
     def __init__(
         self, name: Name, type: AccountType, currency: Currency, overdraft_limit: int | None, metadata: Metadata
@@ -82,10 +152,36 @@ class Account(Aggregate):
         self.currency = currency
         self.overdraft_limit = overdraft_limit
         self.metadata = metadata
+        self.status = "open"
         self.debits_posted = 0
         self.credits_posted = 0
         self.debits_pending = 0
         self.credits_pending = 0
+
+    @event(Frozen)
+    def freeze(self) -> None:
+        """Let nothing move."""
+        self.status = "frozen"
+
+    @event(Unfrozen)
+    def unfreeze(self) -> None:
+        """Take movements again."""
+        self.status = "open"
+
+    @event(Closed)
+    def close(self) -> None:
+        """Take no movements any more."""
+        self.status = "closed"
+
+    @event(OverdraftLimitSet)
+    def set_overdraft_limit(self, overdraft_limit: int | None) -> None:
+        """Take another limit; checks come before."""
+        self.overdraft_limit = overdraft_limit
+
+    @event(MetadataSet)
+    def set_metadata(self, metadata: Metadata) -> None:
+        """Take other metadata."""
+        self.metadata = metadata
 
     @property
     def balance(self) -> int:
@@ -104,8 +200,11 @@ class Account(Aggregate):
             raise InsufficientFunds(self.id, self.available, self.overdraft_limit)
 
     def check_counters(self, *, debit: int = 0, credit: int = 0) -> None:
-        """Refuse what no counter can hold."""
-        if self.debits_posted + debit > AMOUNT_MAX or self.credits_posted + credit > AMOUNT_MAX:
+        """Refuse what no counter can hold, also once all holds are captured; so a capture always has room."""
+        if (
+            self.debits_posted + self.debits_pending + debit > AMOUNT_MAX
+            or self.credits_posted + self.credits_pending + credit > AMOUNT_MAX
+        ):
             raise AmountOverflow(self.id)
 
     def move(
@@ -114,7 +213,7 @@ class Account(Aggregate):
         amount: int,
         *,
         transfer_id: UUID,
-        counterparty: UUID,
+        counterparty: UUID | None,
         effective_at: datetime,
         description: str | None,
     ) -> None:
@@ -134,6 +233,25 @@ class Account(Aggregate):
             credits_pending=self.credits_pending,
             description=description,
         )
+
+    def hold(self, direction: Direction, amount: int, transfer_id: UUID) -> None:
+        """Set `amount` aside on one side; checks come before."""
+        held = self.DebitHeld if direction == "debit" else self.CreditHeld
+        self.trigger_event(held, transfer_id=transfer_id, amount=amount, **self._counters_after(direction, amount))
+
+    def release(self, direction: Direction, amount: int, transfer_id: UUID) -> None:
+        """Give back the `amount` that a hold has set aside on one side."""
+        counters = self._counters_after(direction, -amount)
+        self.trigger_event(self.HoldReleased, transfer_id=transfer_id, amount=amount, direction=direction, **counters)
+
+    def _counters_after(self, direction: Direction, pending: int) -> dict[str, int]:
+        debit, credit = (pending, 0) if direction == "debit" else (0, pending)
+        return {
+            "debits_posted": self.debits_posted,
+            "credits_posted": self.credits_posted,
+            "debits_pending": self.debits_pending + debit,
+            "credits_pending": self.credits_pending + credit,
+        }
 
 
 class OpenAccount(Command):

@@ -8,14 +8,17 @@ from uuid import UUID
 import msgspec
 
 from cqrskit import RecordedEvent, Runtime
-from example_ledger.accounts import Account, MoneyMoved
-from example_ledger.money import AMOUNT_MAX, available_of, balance_of
+from example_ledger.accounts import Account, CountersChanged, MoneyMoved
+from example_ledger.money import AMOUNT_MAX, Direction, Leg, available_of, balance_of
+from example_ledger.transfer_checking import Changes, TransferChecker
 from example_ledger.transfers import Transfer
 
 __all__ = ["CheckReport", "LogChecker", "Violation", "check_books"]
 
 VIOLATIONS_MAX = 100
 COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
+AccountEvent = Account.Frozen | Account.Unfrozen | Account.Closed | Account.OverdraftLimitSet | Account.MetadataSet
+TRANSFER_EVENTS = (Transfer.Posted, Transfer.Held, Transfer.Captured, Transfer.Voided, Transfer.Expired)
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -39,6 +42,14 @@ class CheckReport(msgspec.Struct):
 class _Account(msgspec.Struct):
     opened: Account.Opened
     counters: dict[str, int]
+    limit: int | None
+    closed: bool = False
+
+    @property
+    def available(self) -> int:
+        debits, credits_, debits_pending, credits_pending = (self.counters[name] for name in COUNTERS)
+        balance = balance_of(self.opened.type, debits, credits_)
+        return available_of(self.opened.type, balance, debits_pending, credits_pending)
 
 
 class LogChecker:
@@ -46,11 +57,13 @@ class LogChecker:
 
     def __init__(self) -> None:
         self.accounts: dict[UUID, _Account] = {}
-        self.transfers: set[UUID] = set()
+        self.transfers = TransferChecker(self._found)
         self.violations: list[Violation] = []
         self.position = 0
         self._versions: dict[UUID, int] = {}
-        self._open_sides: dict[UUID, dict[str, list[tuple[UUID, int, str]]]] = defaultdict(lambda: defaultdict(list))
+        self._changes: defaultdict[UUID, Changes] = defaultdict(Changes)
+        self._available_before: dict[UUID, int] = {}
+        self._excess: defaultdict[tuple[str, str], int] = defaultdict(int)
 
     def take(self, at: RecordedEvent, event: Any) -> None:
         """Look at the next event."""
@@ -62,61 +75,95 @@ class LogChecker:
             self._found(9, at, f"stream {at.stream_id} has version {at.stream_version} where {version} is due")
         self._versions[at.stream_id] = at.stream_version
         if isinstance(event, Account.Opened):
-            self.accounts[at.stream_id] = _Account(event, dict.fromkeys(COUNTERS, 0))
-        elif isinstance(event, MoneyMoved):
-            self._take_movement(at, event)
-        elif isinstance(event, Transfer.Posted):
-            self._take_transfer(at, event)
+            self.accounts[at.stream_id] = _Account(event, dict.fromkeys(COUNTERS, 0), event.overdraft_limit)
+        elif isinstance(event, AccountEvent):
+            self._take_account_event(at, event)
+        elif isinstance(event, CountersChanged):
+            self._take_change(at, event)
+        elif isinstance(event, Transfer.Reversed):
+            self.transfers.take(at, event, Changes())
+        elif isinstance(event, TRANSFER_EVENTS):
+            self.transfers.take(at, event, self._changes.pop(at.stream_id, Changes()))
+            self._end_transfer(at)
 
     def finish(self) -> None:
         """The log has ended: no movement may be left without its transfer."""
-        for transfer_id in self._open_sides:
+        for transfer_id in self._changes:
             self._report(Violation(2, self.position, f"movements of {transfer_id} have no transfer"))
+        for message in self.transfers.finish():
+            self._report(Violation(7, self.position, message))
 
-    def _take_movement(self, at: RecordedEvent, event: MoneyMoved) -> None:
+    def _take_change(self, at: RecordedEvent, event: CountersChanged) -> None:
         account = self.accounts.get(at.stream_id)
         if account is None:
             self._found(8, at, f"account {at.stream_id} was never opened")
             return
-        side = "debits_posted" if isinstance(event, Account.Debited) else "credits_posted"
-        expected = {**account.counters, side: account.counters[side] + event.amount}
+        if account.closed:
+            self._found(8, at, f"account {at.stream_id} is closed and takes a movement of {event.transfer_id}")
+        direction, changes = _direction_of(event), self._changes[event.transfer_id]
+        leg = Leg(at.stream_id, direction, event.amount)
+        kind, amount = "posted", event.amount
+        if isinstance(event, MoneyMoved):
+            changes.moved.append(leg)
+            self._check_kind(at, event, account)
+        elif isinstance(event, Account.HoldReleased):
+            kind, amount = "pending", -event.amount
+            changes.released.append(leg)
+        else:
+            kind = "pending"
+            changes.held.append(leg)
+        currency = account.opened.currency
+        changes.currencies.add(currency)
+        self._excess[currency, kind] += amount if direction == "debit" else -amount
+        self._available_before.setdefault(at.stream_id, account.available)
+        self._check_counters(at, event, account, f"{direction}s_{kind}", amount)
+
+    def _take_account_event(self, at: RecordedEvent, event: AccountEvent) -> None:
+        account = self.accounts.get(at.stream_id)
+        if account is None:
+            self._found(8, at, f"account {at.stream_id} was never opened")
+            return
+        if account.closed and not isinstance(event, Account.MetadataSet):
+            self._found(8, at, f"account {at.stream_id} was closed before")
+        if isinstance(event, Account.OverdraftLimitSet):
+            account.limit = event.overdraft_limit
+            if account.limit is not None and account.available < -account.limit:
+                self._found(4, at, f"account {at.stream_id} has {account.available} available, its limit is lower")
+        elif isinstance(event, Account.Closed):
+            account.closed = True
+            if account.available or account.counters["debits_pending"] or account.counters["credits_pending"]:
+                self._found(8, at, f"account {at.stream_id} is closed with {account.counters}")
+
+    def _check_counters(
+        self, at: RecordedEvent, event: CountersChanged, account: _Account, changed: str, amount: int
+    ) -> None:
+        expected = {**account.counters, changed: account.counters[changed] + amount}
         found = {name: getattr(event, name) for name in COUNTERS}
         if found != expected:
             self._found(3, at, f"the counters of account {at.stream_id} are {found}, {expected} is due")
         if not all(0 <= value <= AMOUNT_MAX for value in found.values()):
             self._found(3, at, f"a counter of account {at.stream_id} is out of range: {found}")
-        self._check_limit(at, event, account, side)
         account.counters = found
-        self._open_sides[event.transfer_id][side].append((at.stream_id, event.amount, event.currency))
 
-    def _check_limit(self, at: RecordedEvent, event: MoneyMoved, account: _Account, side: str) -> None:
+    def _check_kind(self, at: RecordedEvent, event: MoneyMoved, account: _Account) -> None:
         opened = account.opened
         if (event.account_type, event.currency) != (opened.type, opened.currency):
             self._found(
                 1, at, f"account {at.stream_id} is {opened.type} in {opened.currency}, the event says otherwise"
             )
-        reduces = (side == "credits_posted") == (opened.type in ("asset", "expense"))
-        balance = balance_of(opened.type, event.debits_posted, event.credits_posted)
-        available = available_of(opened.type, balance, event.debits_pending, event.credits_pending)
-        if reduces and opened.overdraft_limit is not None and available < -opened.overdraft_limit:
-            self._found(
-                4, at, f"account {at.stream_id} has {available} available, its limit is {opened.overdraft_limit}"
-            )
 
-    def _take_transfer(self, at: RecordedEvent, event: Transfer.Posted) -> None:
-        if at.stream_id in self.transfers:
-            self._found(6, at, f"transfer {at.stream_id} was posted before")
-        self.transfers.add(at.stream_id)
-        sides = self._open_sides.pop(at.stream_id, {})
-        expected = {
-            "debits_posted": [(event.debit_account_id, event.amount, event.currency)],
-            "credits_posted": [(event.credit_account_id, event.amount, event.currency)],
-        }
-        if dict(sides) != expected:
-            self._found(1, at, f"transfer {at.stream_id} moved {dict(sides)}, {expected} is due")
-        if self._open_sides:
-            others = ", ".join(str(each) for each in list(self._open_sides)[:3])
-            self._found(2, at, f"at the end of transfer {at.stream_id} debits and credits differ: {others} is open")
+    def _end_transfer(self, at: RecordedEvent) -> None:
+        """A decision over several accounts is complete: now limits hold, and both sides of the books are equal."""
+        for account_id, before in self._available_before.items():
+            account = self.accounts[account_id]
+            limit, available = account.limit, account.available
+            if limit is not None and available < before and available < -limit:
+                self._found(4, at, f"account {account_id} has {available} available, its limit is {limit}")
+        self._available_before.clear()
+        if self._changes or any(self._excess.values()):
+            open_ids = ", ".join(str(each) for each in list(self._changes)[:3]) or "none is open"
+            self._found(2, at, f"at the end of transfer {at.stream_id} debits and credits differ: {open_ids}")
+            self._excess.clear()
 
     def _found(self, invariant: int, at: RecordedEvent, message: str) -> None:
         self._report(Violation(invariant, at.position, message))
@@ -124,6 +171,12 @@ class LogChecker:
     def _report(self, violation: Violation) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
             self.violations.append(violation)
+
+
+def _direction_of(event: CountersChanged) -> Direction:
+    if isinstance(event, Account.HoldReleased):
+        return event.direction
+    return "debit" if isinstance(event, Account.Debited | Account.DebitHeld) else "credit"
 
 
 async def check_books(

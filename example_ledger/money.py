@@ -1,17 +1,42 @@
 """Money: whole numbers of minor units in one currency, and which side of an account adds to its balance."""
 
 from typing import Annotated, Literal
+from uuid import UUID
 
 import msgspec
 
-__all__ = ["AMOUNT_MAX", "AccountType", "Currency", "Direction", "available_of", "balance_of", "is_debit_normal"]
+__all__ = [
+    "AMOUNT_MAX",
+    "AccountType",
+    "Currency",
+    "Direction",
+    "Leg",
+    "available_of",
+    "balance_of",
+    "is_debit_normal",
+    "opposite_of",
+]
 
 AMOUNT_MAX = 2**63 - 1
 """Largest amount of one transfer, and largest value of one counter."""
 
 Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9")]
 AccountType = Literal["asset", "expense", "liability", "equity", "income"]
+AccountStatus = Literal["open", "frozen", "closed"]
 Direction = Literal["debit", "credit"]
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One side of a transfer, or one of many."""
+
+    account_id: UUID
+    direction: Direction
+    amount: int
+
+
+def opposite_of(direction: Direction) -> Direction:
+    """The other side."""
+    return "credit" if direction == "debit" else "debit"
 
 
 def is_debit_normal(account_type: AccountType) -> bool:

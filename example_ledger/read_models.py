@@ -1,28 +1,32 @@
-"""What the ledger is asked: the directory of accounts, statements, transfers, and the trial balance."""
+"""What the ledger is asked: the directory of accounts, statements, and the trial balance."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
 from cqrskit import Indexed, Projection, RecordedEvent, Text, Unindexed, on
-from example_ledger.accounts import Account, MoneyMoved
-from example_ledger.money import AccountType, Currency, Direction, available_of, balance_of
-from example_ledger.transfers import Transfer
+from example_ledger.accounts import Account, CountersChanged, MoneyMoved
+from example_ledger.money import AccountStatus, AccountType, Currency, Direction, available_of, balance_of
 
 __all__ = [
     "AccountDocument",
     "Accounts",
-    "Leg",
     "SideTotals",
     "StatementLine",
     "StatementLines",
-    "TransferDocument",
-    "Transfers",
     "TrialBalance",
     "TrialBalances",
 ]
+
+
+StatusChanged = Account.Frozen | Account.Unfrozen | Account.Closed
+STATUS_AFTER: dict[type[StatusChanged], AccountStatus] = {
+    Account.Frozen: "frozen",
+    Account.Unfrozen: "open",
+    Account.Closed: "closed",
+}
 
 
 def _searchable(metadata: dict[str, str]) -> str:
@@ -36,7 +40,7 @@ class AccountDocument(msgspec.Struct, frozen=True):
     name: Annotated[str, Text(keyword=True), Indexed()]
     type: AccountType
     currency: Currency
-    status: Literal["open", "frozen", "closed"]
+    status: AccountStatus
     balance: Annotated[int, Indexed()]
     available: int
     debits_posted: int
@@ -75,8 +79,8 @@ class Accounts(Projection):
             opened_at=at.recorded_at,
         )
 
-    @on(Account.Debited, Account.Credited)
-    def moved(self, account: AccountDocument, event: MoneyMoved, at: RecordedEvent) -> AccountDocument:
+    @on(Account.Debited, Account.Credited, Account.DebitHeld, Account.CreditHeld, Account.HoldReleased)
+    def moved(self, account: AccountDocument, event: CountersChanged, at: RecordedEvent) -> AccountDocument:
         """Take over the counters after the event."""
         balance = balance_of(account.type, event.debits_posted, event.credits_posted)
         return msgspec.structs.replace(
@@ -89,6 +93,23 @@ class Accounts(Projection):
             credits_pending=event.credits_pending,
         )
 
+    @on(Account.Frozen, Account.Unfrozen, Account.Closed)
+    def status_changed(self, account: AccountDocument, event: StatusChanged, at: RecordedEvent) -> AccountDocument:
+        """Show what may be done with it."""
+        return msgspec.structs.replace(account, status=STATUS_AFTER[type(event)])
+
+    @on(Account.OverdraftLimitSet)
+    def limit_set(
+        self, account: AccountDocument, event: Account.OverdraftLimitSet, at: RecordedEvent
+    ) -> AccountDocument:
+        """Show the new limit."""
+        return msgspec.structs.replace(account, overdraft_limit=event.overdraft_limit)
+
+    @on(Account.MetadataSet)
+    def metadata_set(self, account: AccountDocument, event: Account.MetadataSet, at: RecordedEvent) -> AccountDocument:
+        """Show the new metadata, and find the account by them."""
+        return msgspec.structs.replace(account, metadata=event.metadata, metadata_text=_searchable(event.metadata))
+
 
 class StatementLine(msgspec.Struct, frozen=True):
     """One movement of one account, with the balance after it."""
@@ -99,7 +120,7 @@ class StatementLine(msgspec.Struct, frozen=True):
     direction: Direction
     amount: int
     balance: int
-    counterparty_account_id: UUID
+    counterparty_account_id: UUID | None
     description: Annotated[str | None, Unindexed()]
     effective_at: datetime
     recorded_at: datetime
@@ -138,56 +159,6 @@ def _line(direction: Direction, event: MoneyMoved, at: RecordedEvent) -> Stateme
         effective_at=event.effective_at,
         recorded_at=at.recorded_at,
     )
-
-
-class Leg(msgspec.Struct, frozen=True):
-    """One side of a transfer."""
-
-    account_id: UUID
-    direction: Direction
-    amount: int
-
-
-class TransferDocument(msgspec.Struct, frozen=True):
-    """One transfer and what has become of it."""
-
-    transfer_id: UUID
-    status: Literal["posted"]
-    amount: Annotated[int, Indexed()]
-    currency: Currency
-    legs: list[Leg]
-    description: Annotated[str | None, Text()]
-    reference: Annotated[str | None, Text(keyword=True)]
-    metadata: dict[str, str]
-    effective_at: Annotated[datetime, Indexed()]
-    recorded_at: datetime
-    position: Annotated[int, Indexed()]
-
-
-class Transfers(Projection):
-    """All transfers, by transfer id."""
-
-    document = TransferDocument
-
-    @on(Transfer.Posted, creates=True)
-    def posted(self, transfer: None, event: Transfer.Posted, at: RecordedEvent) -> TransferDocument:
-        """The money has moved."""
-        return TransferDocument(
-            transfer_id=at.stream_id,
-            status="posted",
-            amount=event.amount,
-            currency=event.currency,
-            legs=[
-                Leg(event.debit_account_id, "debit", event.amount),
-                Leg(event.credit_account_id, "credit", event.amount),
-            ],
-            description=event.description,
-            reference=event.reference,
-            metadata=event.metadata,
-            effective_at=event.effective_at,
-            recorded_at=at.recorded_at,
-            position=at.position,
-        )
 
 
 class SideTotals(msgspec.Struct, frozen=True):

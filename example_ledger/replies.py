@@ -10,21 +10,27 @@ from litestar.params import QueryParameter
 
 from cqrskit import CommandResult, Stored
 from cqrskit.web import command_reply
-from example_ledger.money import AccountType, Currency, Direction
-from example_ledger.read_models import Leg, SideTotals
+from example_ledger.money import AccountType, Currency, Direction, Leg
+from example_ledger.read_models import SideTotals
+from example_ledger.transfer_documents import TransferState
+from example_ledger.transfers import Status
 
 __all__ = [
     "AccountItem",
     "AccountList",
     "AccountReply",
+    "BalanceReply",
     "BatchReply",
     "BatchResult",
     "CurrencyTrial",
     "Cursor",
+    "EntryReply",
+    "HoldReply",
     "Limit",
     "LineItem",
     "OpeningReply",
     "PostingReply",
+    "ReversalReply",
     "Statement",
     "TransferItem",
     "TransferList",
@@ -63,7 +69,7 @@ def item_of(row: Stored, item_class: type[Item]) -> Item:
 
 
 class OpeningReply(msgspec.Struct):
-    """The reply to POST /accounts."""
+    """The reply to POST /accounts, and to what is done with an account."""
 
     account_id: UUID
     position: int
@@ -74,6 +80,36 @@ class PostingReply(msgspec.Struct):
 
     transfer_id: UUID
     status: Literal["posted"]
+    position: int
+
+
+class EntryReply(msgspec.Struct):
+    """The reply to POST /entries. The entry is a transfer, which has its id."""
+
+    entry_id: UUID
+    status: Literal["posted"]
+    position: int
+
+
+class HoldReply(msgspec.Struct):
+    """The reply to POST /holds, /holds/{id}/capture and /holds/{id}/void. The hold is a transfer, which has its id.
+
+    `amount` is what is held or was captured, and 0 for one that was voided.
+    """
+
+    hold_id: UUID
+    status: Status
+    amount: int
+    expires_at: datetime | None
+    position: int
+
+
+class ReversalReply(msgspec.Struct):
+    """The reply to POST /transfers/{id}/reverse. The reversal is a transfer, which has its id."""
+
+    reversal_id: UUID
+    transfer_id: UUID
+    amount: int
     position: int
 
 
@@ -133,7 +169,7 @@ class LineItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     direction: Direction
     amount: int
     balance: int
-    counterparty_account_id: UUID
+    counterparty_account_id: UUID | None
     description: str | None
     effective_at: datetime
     recorded_at: datetime
@@ -149,10 +185,10 @@ class Statement(msgspec.Struct):
 
 
 class TransferItem(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One transfer."""
+    """One transfer. What only holds, reversals and reversed transfers have is there only for them."""
 
     transfer_id: UUID
-    status: Literal["posted"]
+    status: TransferState
     amount: int
     currency: Currency
     legs: list[Leg]
@@ -162,6 +198,10 @@ class TransferItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     effective_at: datetime
     recorded_at: datetime
     position: int
+    reverses: UUID | None = None
+    reversed_amount: int = 0
+    held_amount: int | None = None
+    expires_at: datetime | None = None
     stale: Stale = False
 
 
@@ -187,6 +227,16 @@ class CurrencyTrial(msgspec.Struct, omit_defaults=True):
     credits: int
     balanced: bool
     by_type: dict[str, SideTotals]
+    stale: Stale = False
+
+
+class BalanceReply(msgspec.Struct, omit_defaults=True):
+    """The reply to GET /accounts/{id}/balance; `at` is the request's."""
+
+    balance: int
+    at: str
+    basis: Literal["effective", "recorded"]
+    as_of_position: int
     stale: Stale = False
 
 

@@ -27,7 +27,7 @@ from cqrskit import (
 from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses
 from example_ledger.account_routes import effective_between, sort_of
 from example_ledger.money import AMOUNT_MAX
-from example_ledger.read_models import Transfers, TrialBalance, TrialBalances
+from example_ledger.read_models import TrialBalance, TrialBalances
 from example_ledger.refusals import BatchAborted, TransferNotFound
 from example_ledger.replies import (
     BatchReply,
@@ -43,6 +43,7 @@ from example_ledger.replies import (
     creation_reply,
     item_of,
 )
+from example_ledger.transfer_documents import Transfers, TransferState
 from example_ledger.transfers import BATCH_SIZE_MAX, PostBatch, PostTransfer
 
 __all__ = ["TRANSFER_ROUTES", "BatchBody"]
@@ -131,7 +132,7 @@ async def list_transfers(
     min_position: MinPosition,
     q: FromQuery[str | None] = None,
     account_id: FromQuery[UUID | None] = None,
-    status: FromQuery[Literal["posted"] | None] = None,
+    status: FromQuery[TransferState | None] = None,
     min_amount: AmountBound = None,
     max_amount: AmountBound = None,
     since: Annotated[
