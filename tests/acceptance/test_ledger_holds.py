@@ -40,7 +40,9 @@ async def sent(
     ledger: LedgerClient, path: str, body: object = None, headers: Mapping[str, str] | None = None
 ) -> httpx.Response:
     """A command's reply, whatever it is."""
-    return await ledger.http.post(path, json=body, headers=dict(headers or {}))
+    reply = await ledger.http.post(path, json=body, headers=dict(headers or {}))
+    ledger.position = max(ledger.position, int(reply.headers.get("Consistency-Position", 0)))
+    return reply
 
 
 async def test_a_hold_is_placed_shown_captured_in_part_and_reversed(ledger: LedgerClient) -> None:
