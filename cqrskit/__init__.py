@@ -4,6 +4,7 @@ Command handlers append domain events to a Postgres log; projectors fold them in
 Postgres); queries read the documents, and a reader that asks for its own write gets it.
 """
 
+from cqrskit.access import Forbidden, RateLimited, Scope, Unauthenticated
 from cqrskit.aggregate import Aggregate, event
 from cqrskit.application import Application, Runtime
 from cqrskit.commands import Command, handles
@@ -66,6 +67,7 @@ __all__ = [
     "Executor",
     "Exists",
     "Figures",
+    "Forbidden",
     "Group",
     "Groups",
     "Histogram",
@@ -87,6 +89,7 @@ __all__ = [
     "ProjectionStatus",
     "Query",
     "Range",
+    "RateLimited",
     "Reader",
     "RebuildRequired",
     "RecordedEvent",
@@ -94,6 +97,7 @@ __all__ = [
     "Repository",
     "Runtime",
     "ServerUnavailable",
+    "Scope",
     "Settings",
     "ShuttingDown",
     "Sort",
@@ -102,6 +106,7 @@ __all__ = [
     "Term",
     "Terms",
     "Text",
+    "Unauthenticated",
     "Unindexed",
     "Values",
     "event",

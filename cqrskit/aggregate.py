@@ -29,7 +29,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 from eventsourcing.domain import (
@@ -42,6 +42,7 @@ from eventsourcing.domain import (
 
 from cqrskit.errors import CqrskitError, DefinitionError
 from cqrskit.event_versions import name_of_version
+from cqrskit.identifiers import new_id
 
 __all__ = [
     "Aggregate",
@@ -237,8 +238,8 @@ class Aggregate(BaseAggregate[UUID], metaclass=_AggregateMeta):
 
     @staticmethod
     def create_id(*_: Any, **__: Any) -> UUID:
-        """A random id for an aggregate that was created without one."""
-        return uuid4()
+        """An id for an aggregate that was created without one."""
+        return new_id()
 
     @classmethod
     def _create(cls, event_class: Any, **values: Any) -> Self:

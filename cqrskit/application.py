@@ -26,6 +26,7 @@ from cqrskit.executor import Executor
 from cqrskit.explanation import Explainer
 from cqrskit.fingerprint import fingerprint_of
 from cqrskit.generations import generation_for
+from cqrskit.postgres.api_keys import PostgresApiKeys
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
 from cqrskit.postgres.connections import address_of, open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
@@ -129,7 +130,8 @@ class Application:
             checkpoints = PostgresCheckpoints(pool, url, await read_store.identity())
             notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)
-            runtime = Runtime(self, settings, url, event_store, read_store, checkpoints, notifier, listener)
+            api_keys = PostgresApiKeys(pool, url)
+            runtime = Runtime(self, settings, url, event_store, read_store, checkpoints, api_keys, notifier, listener)
             stack.push_async_callback(runtime.close)
             await runtime.start(executor=executor, projections=projections or ())
             yield runtime
@@ -139,7 +141,8 @@ class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
     `executor` takes commands, `reader` answers queries; `event_store`, `read_store` and `checkpoints` are the ports
-    beneath. `database_url` is the log's, also where it is an embedded one; it may hold a password.
+    beneath, `api_keys` knows who may call. `database_url` is the log's, also where it is an embedded one; it may hold a
+    password.
     """
 
     def __init__(
@@ -150,6 +153,7 @@ class Runtime:
         event_store: PostgresEventStore,
         read_store: ReadStore,
         checkpoints: PostgresCheckpoints,
+        api_keys: PostgresApiKeys,
         notifier: LogNotifier,
         listener: LogListener,
     ) -> None:
@@ -159,6 +163,7 @@ class Runtime:
         self.event_store = event_store
         self.read_store = read_store
         self.checkpoints = checkpoints
+        self.api_keys = api_keys
         self.positions = Positions(checkpoints)
         self.reader = Reader(read_store, self.positions, settings)
         self.worker: Worker | None = None

@@ -16,6 +16,9 @@
     │   └── IdempotencyConflict     an idempotency key was used before for another command
     ├── UnknownCommand              no handler is registered for this command
     ├── InvalidIdempotencyKey       a key is empty, too long, or not printable
+    ├── Unauthenticated             a request has no API key, or none that opens anything
+    ├── Forbidden                   an API key lacks the scope that is needed
+    ├── RateLimited                 an API key has sent too many requests; these three are in `cqrskit.access`
     ├── InvalidQuery                a query names an unknown field or an impossible limit
     │   └── InvalidCursor           a cursor was not made by this query
     ├── Busy                        the command queue is full: try again later

@@ -1,9 +1,11 @@
 """Ids for new things, which a retry makes again."""
 
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from uuid import UUID, uuid4, uuid5
+from uuid import UUID, uuid5
 
 __all__ = ["ids_made_from", "new_id"]
 
@@ -26,13 +28,24 @@ _maker: ContextVar[_Maker | None] = ContextVar("cqrskit_id_maker", default=None)
 
 
 def new_id() -> UUID:
-    """An id for something new: a random one, or in a request with an idempotency key the next one made from that key.
+    """An id for something new: a random one that begins with the time, or in a request with an idempotency key the next
+    one made from that key.
+
+    The time (version 7 of RFC 9562) keeps the streams that are begun now side by side in the log's index. Each batch
+    then writes to few of its pages, however long the log is; with ids that are random alone, to one for each stream.
 
     Use it as ``msgspec.field(default_factory=new_id)`` in commands. With random ids a retry whose body leaves the id
     out would be another command under the same key, and be refused.
     """
     maker = _maker.get()
-    return uuid4() if maker is None else maker.next_id()
+    return _time_ordered() if maker is None else maker.next_id()
+
+
+def _time_ordered() -> UUID:
+    """48 bits of milliseconds, then 74 random ones around the version and the variant."""
+    randomness = int.from_bytes(os.urandom(10))
+    high, low = randomness >> 68, randomness & (1 << 62) - 1
+    return UUID(int=time.time_ns() // 1_000_000 << 80 | 7 << 76 | high << 64 | 2 << 62 | low)
 
 
 @contextmanager

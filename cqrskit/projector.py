@@ -9,7 +9,7 @@ so redelivery, crashes and two projectors at once are harmless. Only who has the
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -19,7 +19,7 @@ from cqrskit.checkpoints import Checkpoints, Lease, ParkedKey
 from cqrskit.consistency import Positions
 from cqrskit.errors import LeaseLost, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
-from cqrskit.events import EventRegistry
+from cqrskit.events import EventRegistry, RecordedEvent
 from cqrskit.feed_reader import FeedReader
 from cqrskit.folding import Folded, Folding, Item
 from cqrskit.ordered_writes import OrderedWrites, Turn
@@ -38,6 +38,7 @@ HELD_DOCUMENTS_MAX = 20_000
 BULK_HELD_DOCUMENTS_MAX = 80_000
 GATHERED_BLOCKS_MAX = 10
 """Blocks that are folded before their documents are written at the latest: far behind, a hot one is written rarely."""
+FOLDED_TOGETHER = 500
 RETRY_SECONDS_MAX = 5.0
 
 
@@ -103,6 +104,7 @@ class Projector:
         self._refused: set[str] = set()
         self._doubtful = False
         self._writes = OrderedWrites(f"cqrskit-write-{projection.name}")
+        self._loads = False
         self._read_until = lease.position
         self._looked_at = 0.0
 
@@ -129,10 +131,7 @@ class Projector:
             await self.stop()
 
     async def open(self) -> None:
-        """Take up the checkpoint, the parked keys and the events that were given up; before `run` or `step`.
-
-        Raises ServerUnavailable.
-        """
+        """Take up the parked keys and the given-up events; before `run` or `step`. Raises ServerUnavailable."""
         await self._load_skipped()
         await self._parked.load()
         self._positions.publish(self.lease, self.position, self.visible_position, self._parked.positions)
@@ -228,8 +227,17 @@ class Projector:
     # --- fold
 
     async def _fold(self, feed: FeedBlock, gathered: _Gathered) -> None:
-        """Fold a block's events into their documents, in memory."""
-        grouped = self._folding.group(feed.events)
+        """Fold a block's events into their documents, in memory: a few hundred at a time, so that they stay in the
+        processor's caches, but all together where documents have to be loaded.
+        """
+        begin = 0
+        while begin < len(feed.events):
+            count = len(feed.events) if self._loads else FOLDED_TOGETHER
+            await self._fold_some(feed.events[begin : begin + count], gathered)
+            begin += count
+
+    async def _fold_some(self, events: Sequence[RecordedEvent], gathered: _Gathered) -> None:
+        grouped = self._folding.group(events)
         groups, counts, changes = grouped.groups, gathered.events, gathered.changes
         for key in self._parked.positions.keys() & groups.keys():
             parked_at = self._parked.positions[key]
@@ -282,6 +290,7 @@ class Projector:
                 started[key] = Folded(known.version, known.document)
             elif not (self._all_held or begins(items)):
                 wanted.append(key)
+        self._loads = bool(wanted)
         if wanted:
             await self._writes.finish()  # what has left memory must be in the store before it is loaded
             for stored in (await self._read_store.load(self._index, wanted)).values():

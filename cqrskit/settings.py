@@ -113,6 +113,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Port that the HTTP server listens on; 0 picks a free one."""
     body_size_max_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16 * 1024 * 1024
     """Largest HTTP request body."""
+    rate_limit_requests_per_second: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Requests that one API key may send each second, in the long run, to one process. Unset: as many as it likes."""
+    rate_limit_burst_requests: Annotated[int, msgspec.Meta(ge=1)] = 100
+    """Requests that it may send at once after it was silent."""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """Least severe log event that is written: debug, info, warning or error."""
 

@@ -9,6 +9,9 @@ import structlog
 __all__ = ["LOG_EVENTS", "configure_logging"]
 
 LOG_EVENTS = {
+    "access.key_refused": "a request came with an API key that opens nothing; the reason is for operators only",
+    "access.keys_not_looked_up": "Postgres does not answer, so API keys that were used lately go on for a while",
+    "access.no_keys": "the API refuses everybody until somebody makes an API key",
     "database.embedded": "no database is configured, so an embedded Postgres runs in the data folder",
     "elasticsearch.circuit_closed": "Elasticsearch answers again",
     "elasticsearch.circuit_half_open": "one request is tried to find out whether Elasticsearch answers again",
@@ -53,7 +56,12 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     output = sys.stderr if stream is None else stream
     terminal = output.isatty()
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(colors=terminal) if terminal else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(
+            colors=terminal,
+            exception_formatter=structlog.dev.plain_traceback,  # a rich one shows variables, and so API keys
+        )
+        if terminal
+        else structlog.processors.JSONRenderer()
     )
     structlog.configure(
         processors=[

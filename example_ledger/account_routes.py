@@ -5,14 +5,21 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Response, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from cqrskit import All, Match, Query, Range, Reader, Sort, Term
-from cqrskit.web import Commands, MinPosition, problem_statuses
-from example_ledger.accounts import OpenAccount
-from example_ledger.money import AccountType
+from cqrskit import All, Command, Match, Query, Range, Reader, Sort, Term
+from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses
+from example_ledger.account_commands import (
+    CloseAccount,
+    FreezeAccount,
+    SetAccountMetadata,
+    SetOverdraftLimit,
+    UnfreezeAccount,
+)
+from example_ledger.accounts import Metadata, OpenAccount, OverdraftLimit
+from example_ledger.money import AccountStatus, AccountType
 from example_ledger.read_models import Accounts, StatementLines
 from example_ledger.refusals import AccountNotFound
 from example_ledger.replies import (
@@ -28,7 +35,9 @@ from example_ledger.replies import (
     item_of,
 )
 
-__all__ = ["ACCOUNT_ROUTES"]
+__all__ = ["ACCOUNT_ROUTES", "LimitBody", "MetadataBody"]
+
+KNOWN_ACCOUNT = problem_statuses(account_not_found=404)
 
 AccountSort = Literal["name", "-name", "balance", "-balance", "opened_at", "-opened_at"]
 
@@ -61,7 +70,7 @@ async def list_accounts(
     q: FromQuery[str | None] = None,
     type: FromQuery[AccountType | None] = None,
     currency: FromQuery[str | None] = None,
-    status: FromQuery[Literal["open", "frozen", "closed"] | None] = None,
+    status: FromQuery[AccountStatus | None] = None,
     sort: FromQuery[AccountSort] = "name",
     limit: Limit = 50,
     cursor: Cursor = None,
@@ -115,4 +124,66 @@ def effective_between(since: datetime | None, until: datetime | None) -> list[Ra
     return [Range("effective_at", gte=since, lt=until)]
 
 
-ACCOUNT_ROUTES = [open_account, show_account, list_accounts, show_statement]
+class LimitBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT /accounts/{id}/overdraft-limit; null: without limit."""
+
+    overdraft_limit: OverdraftLimit | None
+
+
+class MetadataBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of PUT /accounts/{id}/metadata."""
+
+    metadata: Metadata
+
+
+@post("/accounts/{account_id:uuid}/freeze", status_code=200, opt=KNOWN_ACCOUNT)
+async def freeze_account(account_id: FromPath[UUID], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
+    """Let no money in or out. A frozen account stays as it is."""
+    return await _changed(FreezeAccount(account_id=account_id), account_id, commands)
+
+
+@post("/accounts/{account_id:uuid}/unfreeze", status_code=200, opt=KNOWN_ACCOUNT)
+async def unfreeze_account(account_id: FromPath[UUID], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
+    """Let a frozen account take movements again. An open account stays as it is."""
+    return await _changed(UnfreezeAccount(account_id=account_id), account_id, commands)
+
+
+@post("/accounts/{account_id:uuid}/close", status_code=200, opt=KNOWN_ACCOUNT)
+async def close_account(account_id: FromPath[UUID], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
+    """End an empty account for good. A closed account stays as it is."""
+    return await _changed(CloseAccount(account_id=account_id), account_id, commands)
+
+
+@put("/accounts/{account_id:uuid}/overdraft-limit", opt=KNOWN_ACCOUNT)
+async def set_overdraft_limit(
+    account_id: FromPath[UUID], data: JSONBody[LimitBody], commands: NamedDependency[Commands]
+) -> Response[OpeningReply]:
+    """How far the account may be overdrawn from now on; not less than it is already."""
+    command = SetOverdraftLimit(account_id=account_id, overdraft_limit=data.overdraft_limit)
+    return await _changed(command, account_id, commands)
+
+
+@put("/accounts/{account_id:uuid}/metadata", opt=KNOWN_ACCOUNT)
+async def set_account_metadata(
+    account_id: FromPath[UUID], data: JSONBody[MetadataBody], commands: NamedDependency[Commands]
+) -> Response[OpeningReply]:
+    """Put this in the place of the account's metadata."""
+    return await _changed(SetAccountMetadata(account_id=account_id, metadata=data.metadata), account_id, commands)
+
+
+async def _changed(command: Command, account_id: UUID, commands: Commands) -> Response[OpeningReply]:
+    result = await commands.execute(command)
+    return command_reply(OpeningReply(account_id, result.position), result)
+
+
+ACCOUNT_ROUTES = [
+    open_account,
+    show_account,
+    list_accounts,
+    show_statement,
+    freeze_account,
+    unfreeze_account,
+    close_account,
+    set_overdraft_limit,
+    set_account_metadata,
+]

@@ -7,7 +7,16 @@ from uuid import UUID
 import msgspec
 
 from cqrskit import Aggregate, AggregateExists, Command, Repository, event, handles, new_id
-from example_ledger.money import AMOUNT_MAX, AccountType, Currency, Direction, available_of, balance_of, is_debit_normal
+from example_ledger.money import (
+    AMOUNT_MAX,
+    AccountStatus,
+    AccountType,
+    Currency,
+    Direction,
+    available_of,
+    balance_of,
+    is_debit_normal,
+)
 from example_ledger.refusals import AmountOverflow, InsufficientFunds
 
 __all__ = [
@@ -83,6 +92,7 @@ class Account(Aggregate):
     currency: Currency
     overdraft_limit: int | None
     metadata: Metadata
+    status: AccountStatus
     debits_posted: int
     credits_posted: int
     debits_pending: int
@@ -114,6 +124,25 @@ class Account(Aggregate):
 
         direction: Direction
 
+    class Frozen(Aggregate.Event):
+        """Nothing moves until it is unfrozen."""
+
+    class Unfrozen(Aggregate.Event):
+        """It takes movements again."""
+
+    class Closed(Aggregate.Event):
+        """It was empty, and takes no movements any more."""
+
+    class OverdraftLimitSet(Aggregate.Event):
+        """It may be overdrawn so far from now on; null: without limit."""
+
+        overdraft_limit: int | None
+
+    class MetadataSet(Aggregate.Event):
+        """It is described by this from now on."""
+
+        metadata: Metadata
+
     @event(Opened)
     def __init__(
         self, name: Name, type: AccountType, currency: Currency, overdraft_limit: int | None, metadata: Metadata
@@ -123,10 +152,36 @@ class Account(Aggregate):
         self.currency = currency
         self.overdraft_limit = overdraft_limit
         self.metadata = metadata
+        self.status = "open"
         self.debits_posted = 0
         self.credits_posted = 0
         self.debits_pending = 0
         self.credits_pending = 0
+
+    @event(Frozen)
+    def freeze(self) -> None:
+        """Let nothing move."""
+        self.status = "frozen"
+
+    @event(Unfrozen)
+    def unfreeze(self) -> None:
+        """Take movements again."""
+        self.status = "open"
+
+    @event(Closed)
+    def close(self) -> None:
+        """Take no movements any more."""
+        self.status = "closed"
+
+    @event(OverdraftLimitSet)
+    def set_overdraft_limit(self, overdraft_limit: int | None) -> None:
+        """Take another limit; checks come before."""
+        self.overdraft_limit = overdraft_limit
+
+    @event(MetadataSet)
+    def set_metadata(self, metadata: Metadata) -> None:
+        """Take other metadata."""
+        self.metadata = metadata
 
     @property
     def balance(self) -> int:

@@ -1,7 +1,15 @@
 """The ledger as an application: what it consists of."""
 
 from cqrskit import Application
+from example_ledger.account_commands import (
+    close_account,
+    freeze_account,
+    set_account_metadata,
+    set_overdraft_limit,
+    unfreeze_account,
+)
 from example_ledger.accounts import Account, open_account
+from example_ledger.daily_totals import DailyTotals
 from example_ledger.entries import post_entry
 from example_ledger.holds import capture_hold, expire_hold, place_hold, void_hold
 from example_ledger.read_models import Accounts, StatementLines, TrialBalances
@@ -16,6 +24,11 @@ ledger = Application(
     aggregates=[Account, Transfer],
     handlers=[
         open_account,
+        freeze_account,
+        unfreeze_account,
+        close_account,
+        set_overdraft_limit,
+        set_account_metadata,
         post_transfer,
         post_batch,
         post_entry,
@@ -25,5 +38,5 @@ ledger = Application(
         expire_hold,
         reverse_transfer,
     ],
-    projections=[Accounts, StatementLines, Transfers, TrialBalances],
+    projections=[Accounts, StatementLines, Transfers, DailyTotals, TrialBalances],
 )

@@ -17,6 +17,7 @@ __all__ = ["CheckReport", "LogChecker", "Violation", "check_books"]
 
 VIOLATIONS_MAX = 100
 COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
+AccountEvent = Account.Frozen | Account.Unfrozen | Account.Closed | Account.OverdraftLimitSet | Account.MetadataSet
 TRANSFER_EVENTS = (Transfer.Posted, Transfer.Held, Transfer.Captured, Transfer.Voided, Transfer.Expired)
 
 
@@ -41,6 +42,8 @@ class CheckReport(msgspec.Struct):
 class _Account(msgspec.Struct):
     opened: Account.Opened
     counters: dict[str, int]
+    limit: int | None
+    closed: bool = False
 
     @property
     def available(self) -> int:
@@ -72,7 +75,9 @@ class LogChecker:
             self._found(9, at, f"stream {at.stream_id} has version {at.stream_version} where {version} is due")
         self._versions[at.stream_id] = at.stream_version
         if isinstance(event, Account.Opened):
-            self.accounts[at.stream_id] = _Account(event, dict.fromkeys(COUNTERS, 0))
+            self.accounts[at.stream_id] = _Account(event, dict.fromkeys(COUNTERS, 0), event.overdraft_limit)
+        elif isinstance(event, AccountEvent):
+            self._take_account_event(at, event)
         elif isinstance(event, CountersChanged):
             self._take_change(at, event)
         elif isinstance(event, Transfer.Reversed):
@@ -93,6 +98,8 @@ class LogChecker:
         if account is None:
             self._found(8, at, f"account {at.stream_id} was never opened")
             return
+        if account.closed:
+            self._found(8, at, f"account {at.stream_id} is closed and takes a movement of {event.transfer_id}")
         direction, changes = _direction_of(event), self._changes[event.transfer_id]
         leg = Leg(at.stream_id, direction, event.amount)
         kind, amount = "posted", event.amount
@@ -110,6 +117,22 @@ class LogChecker:
         self._excess[currency, kind] += amount if direction == "debit" else -amount
         self._available_before.setdefault(at.stream_id, account.available)
         self._check_counters(at, event, account, f"{direction}s_{kind}", amount)
+
+    def _take_account_event(self, at: RecordedEvent, event: AccountEvent) -> None:
+        account = self.accounts.get(at.stream_id)
+        if account is None:
+            self._found(8, at, f"account {at.stream_id} was never opened")
+            return
+        if account.closed and not isinstance(event, Account.MetadataSet):
+            self._found(8, at, f"account {at.stream_id} was closed before")
+        if isinstance(event, Account.OverdraftLimitSet):
+            account.limit = event.overdraft_limit
+            if account.limit is not None and account.available < -account.limit:
+                self._found(4, at, f"account {at.stream_id} has {account.available} available, its limit is lower")
+        elif isinstance(event, Account.Closed):
+            account.closed = True
+            if account.available or account.counters["debits_pending"] or account.counters["credits_pending"]:
+                self._found(8, at, f"account {at.stream_id} is closed with {account.counters}")
 
     def _check_counters(
         self, at: RecordedEvent, event: CountersChanged, account: _Account, changed: str, amount: int
@@ -133,7 +156,7 @@ class LogChecker:
         """A decision over several accounts is complete: now limits hold, and both sides of the books are equal."""
         for account_id, before in self._available_before.items():
             account = self.accounts[account_id]
-            limit, available = account.opened.overdraft_limit, account.available
+            limit, available = account.limit, account.available
             if limit is not None and available < before and available < -limit:
                 self._found(4, at, f"account {account_id} has {available} available, its limit is {limit}")
         self._available_before.clear()

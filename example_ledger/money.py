@@ -22,6 +22,7 @@ AMOUNT_MAX = 2**63 - 1
 
 Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9")]
 AccountType = Literal["asset", "expense", "liability", "equity", "income"]
+AccountStatus = Literal["open", "frozen", "closed"]
 Direction = Literal["debit", "credit"]
 
 

@@ -11,7 +11,7 @@ import msgspec
 from cqrskit import Repository
 from example_ledger.accounts import Account
 from example_ledger.money import AMOUNT_MAX, Direction, opposite_of
-from example_ledger.refusals import AccountNotFound, CurrencyMismatch, InvalidAmount
+from example_ledger.refusals import AccountClosed, AccountFrozen, AccountNotFound, CurrencyMismatch, InvalidAmount
 
 __all__ = [
     "EFFECTIVE_MAX",
@@ -50,13 +50,18 @@ def check_amount(amount: int) -> None:
 def find_accounts(account_ids: Iterable[UUID], currency: str, repository: Repository) -> list[Account]:
     """The accounts that take part in a movement, in this order, each checked to be able to.
 
-    AccountNotFound, CurrencyMismatch: the first of them that fits any account. Every command that moves or holds money
-    comes through here, whereas a release of what was held does not.
+    AccountNotFound, CurrencyMismatch, AccountClosed, AccountFrozen: the first of them that fits any account. Every
+    command that moves or holds money comes through here, whereas a release of what was held does not.
     """
     accounts = [_account(account_id, repository) for account_id in account_ids]
     for account in accounts:
         if account.currency != currency:
             raise CurrencyMismatch(account.id, account.currency, currency)
+    statuses = {account.status: account for account in accounts}
+    if "closed" in statuses:
+        raise AccountClosed(statuses["closed"].id)
+    if "frozen" in statuses:
+        raise AccountFrozen(statuses["frozen"].id)
     return accounts
 
 

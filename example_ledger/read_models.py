@@ -1,14 +1,14 @@
 """What the ledger is asked: the directory of accounts, statements, and the trial balance."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
 
 from cqrskit import Indexed, Projection, RecordedEvent, Text, Unindexed, on
 from example_ledger.accounts import Account, CountersChanged, MoneyMoved
-from example_ledger.money import AccountType, Currency, Direction, available_of, balance_of
+from example_ledger.money import AccountStatus, AccountType, Currency, Direction, available_of, balance_of
 
 __all__ = [
     "AccountDocument",
@@ -19,6 +19,14 @@ __all__ = [
     "TrialBalance",
     "TrialBalances",
 ]
+
+
+StatusChanged = Account.Frozen | Account.Unfrozen | Account.Closed
+STATUS_AFTER: dict[type[StatusChanged], AccountStatus] = {
+    Account.Frozen: "frozen",
+    Account.Unfrozen: "open",
+    Account.Closed: "closed",
+}
 
 
 def _searchable(metadata: dict[str, str]) -> str:
@@ -32,7 +40,7 @@ class AccountDocument(msgspec.Struct, frozen=True):
     name: Annotated[str, Text(keyword=True), Indexed()]
     type: AccountType
     currency: Currency
-    status: Literal["open", "frozen", "closed"]
+    status: AccountStatus
     balance: Annotated[int, Indexed()]
     available: int
     debits_posted: int
@@ -84,6 +92,23 @@ class Accounts(Projection):
             debits_pending=event.debits_pending,
             credits_pending=event.credits_pending,
         )
+
+    @on(Account.Frozen, Account.Unfrozen, Account.Closed)
+    def status_changed(self, account: AccountDocument, event: StatusChanged, at: RecordedEvent) -> AccountDocument:
+        """Show what may be done with it."""
+        return msgspec.structs.replace(account, status=STATUS_AFTER[type(event)])
+
+    @on(Account.OverdraftLimitSet)
+    def limit_set(
+        self, account: AccountDocument, event: Account.OverdraftLimitSet, at: RecordedEvent
+    ) -> AccountDocument:
+        """Show the new limit."""
+        return msgspec.structs.replace(account, overdraft_limit=event.overdraft_limit)
+
+    @on(Account.MetadataSet)
+    def metadata_set(self, account: AccountDocument, event: Account.MetadataSet, at: RecordedEvent) -> AccountDocument:
+        """Show the new metadata, and find the account by them."""
+        return msgspec.structs.replace(account, metadata=event.metadata, metadata_text=_searchable(event.metadata))
 
 
 class StatementLine(msgspec.Struct, frozen=True):

@@ -7,6 +7,9 @@ from cqrskit import Rejected
 from example_ledger.money import AMOUNT_MAX
 
 __all__ = [
+    "AccountClosed",
+    "AccountFrozen",
+    "AccountNotEmpty",
     "AccountNotFound",
     "AmountOverflow",
     "BatchAborted",
@@ -20,6 +23,7 @@ __all__ = [
     "IndivisibleEntry",
     "InsufficientFunds",
     "InvalidAmount",
+    "LimitBelowUse",
     "SameAccount",
     "TransferConflict",
     "TransferNotFound",
@@ -79,6 +83,24 @@ class CurrencyMismatch(Rejected):
             account_currency=account_currency,
             currency=currency,
         )
+
+
+class AccountClosed(Rejected):
+    """The account was closed, for good."""
+
+    code = "account_closed"
+
+    def __init__(self, account_id: UUID) -> None:
+        super().__init__(f"account {account_id} is closed", account_id=str(account_id))
+
+
+class AccountFrozen(Rejected):
+    """The account is frozen: nothing moves."""
+
+    code = "account_frozen"
+
+    def __init__(self, account_id: UUID) -> None:
+        super().__init__(f"account {account_id} is frozen: unfreeze it first", account_id=str(account_id))
 
 
 class TransferConflict(Rejected):
@@ -200,6 +222,36 @@ class InsufficientFunds(Rejected):
             account_id=str(account_id),
             available=available,
             overdraft_limit=overdraft_limit,
+        )
+
+
+class LimitBelowUse(Rejected):
+    """The account is overdrawn, or reserved, further than the new limit allows."""
+
+    code = "limit_below_use"
+
+    def __init__(self, account_id: UUID, available: int, overdraft_limit: int) -> None:
+        super().__init__(
+            f"account {account_id} has {available} available, which a limit of {overdraft_limit} does not allow",
+            account_id=str(account_id),
+            available=available,
+            overdraft_limit=overdraft_limit,
+        )
+
+
+class AccountNotEmpty(Rejected):
+    """The account has a balance or holds, so it cannot be closed."""
+
+    code = "account_not_empty"
+
+    def __init__(self, account_id: UUID, balance: int, debits_pending: int, credits_pending: int) -> None:
+        super().__init__(
+            f"account {account_id} has a balance of {balance} and holds of {debits_pending} debits and "
+            f"{credits_pending} credits: move the balance away, and capture or void the holds",
+            account_id=str(account_id),
+            balance=balance,
+            debits_pending=debits_pending,
+            credits_pending=credits_pending,
         )
 
 

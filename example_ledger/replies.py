@@ -19,6 +19,7 @@ __all__ = [
     "AccountItem",
     "AccountList",
     "AccountReply",
+    "BalanceReply",
     "BatchReply",
     "BatchResult",
     "CurrencyTrial",
@@ -68,7 +69,7 @@ def item_of(row: Stored, item_class: type[Item]) -> Item:
 
 
 class OpeningReply(msgspec.Struct):
-    """The reply to POST /accounts."""
+    """The reply to POST /accounts, and to what is done with an account."""
 
     account_id: UUID
     position: int
@@ -226,6 +227,16 @@ class CurrencyTrial(msgspec.Struct, omit_defaults=True):
     credits: int
     balanced: bool
     by_type: dict[str, SideTotals]
+    stale: Stale = False
+
+
+class BalanceReply(msgspec.Struct, omit_defaults=True):
+    """The reply to GET /accounts/{id}/balance; `at` is the request's."""
+
+    balance: int
+    at: str
+    basis: Literal["effective", "recorded"]
+    as_of_position: int
     stale: Stale = False
 
 

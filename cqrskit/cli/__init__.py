@@ -4,9 +4,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import rich_click as click
 
+from cqrskit.cli.audit import audit_command
 from cqrskit.cli.events import events_command
 from cqrskit.cli.explain import explain_command
 from cqrskit.cli.generations import generations_command
+from cqrskit.cli.keys import keys_group_of
 from cqrskit.cli.migrate import migrate_command
 from cqrskit.cli.parked import parked_group
 from cqrskit.cli.pause import pause_command, resume_command
@@ -58,6 +60,8 @@ for _command in (
     generations_command,
     prune_command,
     events_command,
+    audit_command,
+    keys_group_of("cqrskit"),
     schema_group,
     rebuild_command,
     rebuild_slice_command,

@@ -35,12 +35,16 @@ parameter, None if neither was sent).
 - Errors become ``application/problem+json``; a `Rejected` is 422 unless `statuses` or the route says otherwise:
   ``@get("/accounts/{id:uuid}", opt=problem_statuses(account_not_found=404))``.
 - ``CqrskitPlugin(..., only_known_parameters=True)`` refuses query parameters that no route declares.
+- ``CqrskitPlugin(..., api_keys=True)`` lets only those in who show an API key with the scope that the route needs:
+  `read` or `write` by its HTTP method, or what ``opt=needs_scope("admin")`` or ``opt=open_to_all()`` says.
+  `cqrskit keys` makes keys.
 - ``/health/live``, ``/health/ready`` and OpenAPI under ``/schema`` come with the plugin.
 - ``plugin.runtime`` is the `Runtime` while the app runs.
 - ``await serve(app, settings, stop=event, on_listening=callback)`` runs the app under uvicorn until `stop` is set;
   `cqrskit.cli.running.serve_application` is the same with signals and exit codes.
 """
 
+from cqrskit.web.access import needs_scope, open_to_all
 from cqrskit.web.commands import Commands, command_reply
 from cqrskit.web.plugin import CqrskitPlugin, plugin_of
 from cqrskit.web.positions import CONSISTENCY_POSITION, MinPosition, at_position
@@ -55,6 +59,8 @@ __all__ = [
     "Problem",
     "at_position",
     "command_reply",
+    "needs_scope",
+    "open_to_all",
     "plugin_of",
     "problem_statuses",
     "serve",

@@ -29,7 +29,8 @@ class Commands:
     """Gives commands to the executor in the name of one request; handlers get it as ``commands``.
 
     The request's ``Idempotency-Key`` is the command's key, and what its headers say of where it comes from is written
-    beside every event. `key` and `metadata` are for those who want more than `execute` and `execute_many`.
+    beside every event. Where the app has API keys, an idempotency key is its actor's own. `key` and `metadata` are for
+    those who want more than `execute` and `execute_many`.
     """
 
     def __init__(self, executor: Executor, context: RequestContext, actor: Actor | None) -> None:
@@ -40,7 +41,7 @@ class Commands:
         self.metadata = Metadata(
             correlation_id=context.require_correlation_id(),
             causation_id=context.causation_id,
-            actor=None if actor is None else actor(Request(context.scope)),
+            actor=context.actor if actor is None else actor(Request(context.scope)),
             trace_parent=context.trace_parent,
         )
 

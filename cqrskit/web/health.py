@@ -11,10 +11,13 @@ from litestar.handlers import HTTPRouteHandler
 from cqrskit.application import Runtime
 from cqrskit.errors import CqrskitError
 from cqrskit.status import ProjectionStatus
+from cqrskit.web.access import open_to_all
 
 __all__ = ["Dependency", "Live", "Ready", "health_routes"]
 
 CHECK_TIMEOUT_SECONDS = 1.5
+WITHOUT_KEY: list[dict[str, list[str]]] = [{}]
+"""For the API description: nothing has to be shown."""
 
 
 class Live(msgspec.Struct, frozen=True):
@@ -73,11 +76,17 @@ def health_routes(runtime: Callable[[], Runtime], is_draining: Callable[[], bool
     """The two health routes of an app; `runtime` gives the application at work, `is_draining` tells that it stops."""
     checks = _Checks()
 
-    @get("/health/live", tags=["health"], summary="Whether the process runs")
+    @get("/health/live", opt=open_to_all(), security=WITHOUT_KEY, tags=["health"], summary="Whether the process runs")
     async def live() -> Live:
         return Live()
 
-    @get("/health/ready", tags=["health"], summary="Whether requests can be served, and how far projections are")
+    @get(
+        "/health/ready",
+        opt=open_to_all(),
+        security=WITHOUT_KEY,
+        tags=["health"],
+        summary="Whether requests can be served, and how far projections are",
+    )
     async def ready() -> Response[Ready]:
         answer = await _readiness(checks, runtime(), draining=is_draining())
         return Response(answer, status_code=503 if answer.status == "unready" else 200)

@@ -12,13 +12,17 @@ from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.logging.config import BaseLoggingConfig
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import InitPlugin
 from litestar.types import ASGIApp
 
 from cqrskit.application import Application, Runtime
 from cqrskit.consistency import Reader
 from cqrskit.errors import ConfigurationError, CqrskitError
+from cqrskit.known_keys import KnownKeys
+from cqrskit.rate_limit import RateLimits
 from cqrskit.settings import Settings, load_settings
+from cqrskit.web.access import Gate
 from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
 from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
@@ -30,6 +34,9 @@ __all__ = ["CqrskitPlugin", "plugin_of"]
 
 log = structlog.get_logger(__name__)
 
+SECURITY_SCHEME = "api_key"
+"""Name of what the API description says of keys."""
+
 
 class CqrskitPlugin(InitPlugin):
     """Puts one application on the wire; see `cqrskit.web` for what handlers get.
@@ -37,7 +44,7 @@ class CqrskitPlugin(InitPlugin):
     `settings` are read from the environment when not given. `projections` names those that run in this process:
     ``"all"`` or their names (none: ``()``). `statuses` maps codes of refusals to HTTP statuses, in place of 422.
     `only_known_parameters` refuses query parameters that no route declares. `actor` says who sends a request, for the
-    metadata of events.
+    metadata of events. `api_keys` lets only those in who show a key (``cqrskit keys``), whose name is the actor then.
     """
 
     def __init__(
@@ -49,8 +56,11 @@ class CqrskitPlugin(InitPlugin):
         statuses: Mapping[str, int] | None = None,
         only_known_parameters: bool = False,
         actor: Actor | None = None,
+        api_keys: bool = False,
     ) -> None:
-        """Raises ConfigurationError for wrong settings or a projection that does not exist."""
+        """Raises ConfigurationError for wrong settings, or a projection that does not exist."""
+        if api_keys and actor is not None:
+            raise ConfigurationError("with api_keys=True the name of the key is the actor: leave `actor` out")
         self.application = application
         self.settings = load_settings() if settings is None else settings
         self.projections = (
@@ -61,6 +71,7 @@ class CqrskitPlugin(InitPlugin):
         for name in self.projections:
             application.projection_named(name)
         self._problems = Problems(statuses or {}, body_size_max_bytes=self.settings.body_size_max_bytes)
+        self._gate = Gate(_limits(self.settings)) if api_keys else None
         self._guard = PositionGuard()
         self._only_known_parameters = only_known_parameters
         self._actor = actor
@@ -107,13 +118,25 @@ class CqrskitPlugin(InitPlugin):
         return app_config
 
     def _in_context(self, app: ASGIApp) -> ASGIApp:
-        return in_context(app, only_known_parameters=self._only_known_parameters, is_draining=lambda: self._draining)
+        return in_context(
+            app,
+            gate=self._gate,
+            only_known_parameters=self._only_known_parameters,
+            is_draining=lambda: self._draining,
+        )
 
     def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
-        """Give the API description the application's name, unless the app has its own description."""
-        if config is not None and config.title == "Litestar API":
+        """Give the API description the application's name and its keys, unless the app has its own description."""
+        if config is None or config.title != "Litestar API":
+            return config
+        if self._gate is None:
             return OpenAPIConfig(title=self.application.name, version=config.version)
-        return config
+        return OpenAPIConfig(
+            title=self.application.name,
+            version=config.version,
+            components=Components(security_schemes={SECURITY_SCHEME: SecurityScheme(type="http", scheme="bearer")}),
+            security=[{SECURITY_SCHEME: []}],
+        )
 
     def _dependencies(self) -> dict[str, Provide]:
         def runtime() -> Runtime:
@@ -144,14 +167,25 @@ class CqrskitPlugin(InitPlugin):
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
         # Litestar does not read this from the AppConfig that plugins get, so it is set on the finished app.
         app.request_max_body_size = self.settings.body_size_max_bytes
+        if self._gate is not None:
+            self._gate.check_routes(app)
         async with self.application.open(self.settings, projections=self.projections) as runtime:
             self._runtime, self._draining = runtime, False
+            if self._gate is not None:
+                self._gate.open(KnownKeys(runtime.api_keys))
+                if not await runtime.api_keys.has_usable():
+                    log.warning("access.no_keys", make_one="cqrskit keys create NAME --scopes read,write")
             log.info("service.started", application=self.application.name, projections=self.projections)
             try:
                 yield
             finally:
                 self._runtime = None
         log.info("service.stopped", application=self.application.name)
+
+
+def _limits(settings: Settings) -> RateLimits | None:
+    per_second = settings.rate_limit_requests_per_second
+    return None if per_second is None else RateLimits(per_second, settings.rate_limit_burst_requests)
 
 
 def _is_default(config: BaseLoggingConfig | None) -> bool:

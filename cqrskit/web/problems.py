@@ -15,6 +15,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException
 
+from cqrskit.access import Forbidden, RateLimited, Unauthenticated
 from cqrskit.errors import (
     AggregateExists,
     AggregateNotFound,
@@ -36,7 +37,14 @@ from cqrskit.errors import (
     ShuttingDown,
 )
 from cqrskit.web.commands import IDEMPOTENT_REPLAY
-from cqrskit.web.requests import CORRELATION_ID, IDEMPOTENCY_KEY, InvalidKeyHeader, correlation_of, current_request
+from cqrskit.web.requests import (
+    CORRELATION_ID,
+    IDEMPOTENCY_KEY,
+    InvalidKeyHeader,
+    as_sent,
+    correlation_of,
+    current_request,
+)
 
 __all__ = ["HTTP_PROBLEMS", "PROBLEMS", "Problem", "ProblemKind", "Problems", "problem_statuses"]
 
@@ -75,6 +83,9 @@ class ProblemKind(msgspec.Struct, frozen=True):
 
 
 PROBLEMS: tuple[ProblemKind, ...] = (
+    ProblemKind(Unauthenticated, 401, "unauthenticated", "Not authenticated"),
+    ProblemKind(Forbidden, 403, "forbidden", "Not allowed"),
+    ProblemKind(RateLimited, 429, "rate_limited", "Too many requests", retry_after=True),
     ProblemKind(AggregateNotFound, 404, "not_found", "Not found"),
     ProblemKind(AggregateExists, 409, "already_exists", "Exists already"),
     ProblemKind(IdempotencyConflict, 409, "idempotency_conflict", "The idempotency key has another content"),
@@ -98,14 +109,14 @@ PROBLEMS: tuple[ProblemKind, ...] = (
 
 HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
     400: ("invalid_request", "Invalid request"),
-    401: ("unauthorized", "Not authenticated"),
+    401: ("unauthenticated", "Not authenticated"),
     403: ("forbidden", "Not allowed"),
     404: ("not_found", "Not found"),
     405: ("method_not_allowed", "Method not allowed"),
     406: ("not_acceptable", "Not acceptable"),
     413: ("body_too_large", "Body too large"),
     415: ("unsupported_media_type", "Unsupported media type"),
-    429: ("too_many_requests", "Too many requests"),
+    429: ("rate_limited", "Too many requests"),
     500: ("internal_error", "Internal error"),
     503: ("unavailable", "Unavailable"),
 }
@@ -147,7 +158,7 @@ class Problems:
             log.warning("request.server_unavailable", path=request.url.path, reason=str(error))
         if isinstance(error, RebuildRequired):
             log.error("request.rebuild_required", path=request.url.path, reason=str(error))
-        headers = {}
+        headers = _challenge(error)
         if kind.retry_after:
             seconds = getattr(error, "retry_after_seconds", RETRY_AFTER_SECONDS)
             headers["Retry-After"] = str(max(1, math.ceil(seconds)))
@@ -198,6 +209,8 @@ class Problems:
         status = self._statuses.get(error.code, kind.status)
         if "route_handler" in request.scope:
             status = request.route_handler.opt.get(STATUSES_OPTION, {}).get(error.code, status)
+        if isinstance(error, IdempotencyConflict):
+            error = IdempotencyConflict(as_sent(error.key), error.field)
         title = kind.title if error.code == kind.code else error.code.replace("_", " ").capitalize()
         problem = Problem(
             title=title,
@@ -208,6 +221,15 @@ class Problems:
             details=error.details,
         )
         return _respond(request, problem, {IDEMPOTENT_REPLAY: "true"} if error.replayed else None)
+
+
+def _challenge(error: CqrskitError) -> dict[str, str]:
+    """The header that says how to get in, as RFC 6750 has it."""
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": 'Bearer error="invalid_token"' if error.sent else "Bearer"}
+    if isinstance(error, Forbidden):
+        return {"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{error.scope}"'}
+    return {}
 
 
 def _detail(error: CqrskitError) -> str:

@@ -7,6 +7,7 @@ header                 limits                                     when it is not
 ``X-Correlation-ID``   1 to 128 visible ASCII characters          400 for commands; else a new one is made
 ``X-Causation-ID``     1 to 128 visible ASCII characters          400 for commands
 ``traceparent``        the grammar of W3C Trace Context           it is ignored
+``Authorization``      ``Bearer`` and an API key                  401, where the app has API keys
 =====================  =========================================  ============================================
 
 Every reply has the ``X-Correlation-ID`` that was sent, or one made for it, and so does every line that is logged
@@ -16,6 +17,7 @@ meanwhile (`correlation_id`).
 import re
 from collections.abc import Callable
 from contextvars import ContextVar
+from hashlib import blake2b
 from uuid import uuid4
 
 import structlog
@@ -25,6 +27,8 @@ from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from cqrskit.errors import InvalidIdempotencyKey
 from cqrskit.identifiers import ids_made_from
+from cqrskit.submissions import KEY_LENGTH_MAX
+from cqrskit.web.access import Gate
 from cqrskit.web.media_types import require_media_type
 from cqrskit.web.parameters import require_known_parameters
 
@@ -33,6 +37,7 @@ __all__ = [
     "IDEMPOTENCY_KEY",
     "InvalidKeyHeader",
     "RequestContext",
+    "as_sent",
     "correlation_of",
     "current_request",
     "in_context",
@@ -47,6 +52,7 @@ _READ = {
     b"x-correlation-id": "correlation",
     b"x-causation-id": "causation",
     b"traceparent": "trace",
+    b"authorization": "authorization",
     b"content-type": "content_type",
 }
 _KEY = re.compile(rb"[ -~]{1,255}")
@@ -66,12 +72,16 @@ class InvalidKeyHeader(InvalidIdempotencyKey):
 
 
 class RequestContext:
-    """One request's headers that matter here. A header that was sent twice is as one that is not within its limits."""
+    """One request's headers that matter here. A header that was sent twice is as one that is not within its limits.
 
-    __slots__ = ("_sent", "correlation_id", "scope")
+    `actor` is the name of the API key that the request was let in with, None without one.
+    """
+
+    __slots__ = ("_sent", "actor", "correlation_id", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
+        self.actor: str | None = None
         sent: dict[str, bytes] = {}
         for header, value in scope["headers"]:
             name = _READ.get(header)
@@ -87,20 +97,25 @@ class RequestContext:
         return self._sent.get("content_type")
 
     @property
+    def authorization(self) -> bytes | None:
+        """The ``Authorization``, or None."""
+        return self._sent.get("authorization")
+
+    @property
     def idempotency_key(self) -> str | None:
-        """The ``Idempotency-Key``, or None. Raises InvalidIdempotencyKey."""
+        """The ``Idempotency-Key``, as the actor's own; None if none was sent. Raises InvalidIdempotencyKey."""
         sent = self._sent.get("key")
         if sent is None:
             return None
         if not _KEY.fullmatch(sent):
             raise InvalidKeyHeader(sent.decode("latin-1"))
-        return sent.decode("ascii")
+        return own_key(self.actor, sent.decode("ascii"))
 
     @property
     def sent_key(self) -> str | None:
-        """The ``Idempotency-Key`` as it was sent, of whatever form."""
+        """The same of a header of whatever form."""
         sent = self._sent.get("key")
-        return None if sent is None else sent.decode("latin-1")
+        return None if sent is None else own_key(self.actor, sent.decode("latin-1"))
 
     @property
     def causation_id(self) -> str | None:
@@ -131,6 +146,22 @@ class RequestContext:
         return self.correlation_id
 
 
+def own_key(actor: str | None, key: str) -> str:
+    """An idempotency key that no other actor can send, so that nobody gets a reply that was another's."""
+    if actor is None:
+        return key
+    owned = f"@{actor} {key}"
+    if len(owned) <= KEY_LENGTH_MAX:
+        return owned
+    return f"@{actor} blake2b:{blake2b(key.encode(), digest_size=32).hexdigest()}"
+
+
+def as_sent(key: str) -> str:
+    """An idempotency key as the sender of the request that is being answered knows it."""
+    context = _current.get()
+    return key if context is None or context.actor is None else key.removeprefix(f"@{context.actor} ")
+
+
 def _unusable(header: str) -> ValidationException:
     message = "must be sent once and have 1 to 128 visible ASCII characters"
     return ValidationException(extra=[{"key": header, "source": "header", "message": message}])
@@ -150,16 +181,21 @@ def correlation_of(scope: Scope) -> str:
     return (RequestContext(scope) if context is None else context).correlation_id
 
 
-def in_context(app: ASGIApp, *, only_known_parameters: bool, is_draining: Callable[[], bool]) -> ASGIApp:
+def in_context(
+    app: ASGIApp, *, gate: Gate | None, only_known_parameters: bool, is_draining: Callable[[], bool]
+) -> ASGIApp:
     """ASGI middleware: reads the headers of a request, and puts the correlation id into its reply and its log lines.
 
-    It is one layer that does all that is to be done before a handler, since each layer costs every request. Bodies
-    that are not of the route's media type are refused, and with `only_known_parameters` unknown query parameters.
+    It is one layer that does all that is to be done before a handler, since each layer costs every request. First the
+    `gate` lets the request in, or raises. Bodies that are not of the route's media type are refused, and with
+    `only_known_parameters` unknown query parameters.
     While `is_draining` each reply ends its connection.
     """
 
     async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
+            if gate is not None:
+                await gate.admit(scope, RequestContext(scope).authorization)
             await app(scope, receive, send)
             return
         context = RequestContext(scope)
@@ -181,6 +217,8 @@ def in_context(app: ASGIApp, *, only_known_parameters: bool, is_draining: Callab
 
     async def in_request(context: RequestContext, receive: Receive, send: Send) -> None:
         scope = context.scope
+        if gate is not None:
+            context.actor = await gate.admit(scope, context.authorization)
         if context.content_type is not None:
             require_media_type(scope, context.content_type)
         if only_known_parameters and scope["query_string"]:

@@ -2,6 +2,7 @@
 
 import rich_click as click
 
+from cqrskit.cli.keys import keys_group_of
 from cqrskit.cli.running import run_group
 from example_ledger.cli.check import check_command
 from example_ledger.cli.demo import demo_command
@@ -24,12 +25,20 @@ def ledger_group() -> None:
       ledger demo
       ledger generate --accounts 1000 --transfers 100000 --skew zipf --seed 1 --out transfers.csv
       ledger import transfers.csv --open-accounts
+      ledger keys create shop --scopes read,write
       ledger serve --port 8000
       ledger check
     """
 
 
-for _command in (serve_command, demo_command, generate_command, import_command, check_command):
+for _command in (
+    serve_command,
+    demo_command,
+    keys_group_of("ledger"),
+    generate_command,
+    import_command,
+    check_command,
+):
     ledger_group.add_command(_command)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from cqrskit import Runtime, Settings, load_settings
+from cqrskit import Runtime, Scope, Settings, load_settings
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import common_options, serve_application
 from cqrskit.testing import ElasticsearchServer
@@ -22,6 +22,8 @@ from example_ledger.importing import import_file
 __all__ = ["demo_command"]
 
 ACCOUNTS, TRANSFERS, SEED = 200, 10_000, 1
+NAME = "demo"
+"""Of the API key, and so the actor of what is done with it."""
 
 
 @click.command("demo")
@@ -35,7 +37,7 @@ ACCOUNTS, TRANSFERS, SEED = 200, 10_000, 1
 )
 @common_options
 def demo_command(port: int | None, read_models: str) -> None:
-    """Serve the ledger on an embedded Postgres, import a generated sample, and say what to try.
+    """Serve the ledger on an embedded Postgres, import a generated sample, and say what to try, with an API key.
 
     It stays until Ctrl-C or SIGTERM and leaves no process behind; its files are in the folder CQRSKIT_DATA_FOLDER
     (.cqrskit), so that the next start finds what was there.
@@ -50,8 +52,9 @@ def demo_command(port: int | None, read_models: str) -> None:
         app = create_app(settings)
 
         async def fill(address: str) -> None:
-            await _fill(plugin_of(app).runtime)
-            print(_advice(address, settings), flush=True)
+            runtime = plugin_of(app).runtime
+            await _fill(runtime)
+            print(_advice(address, settings, await _key(runtime)), flush=True)
 
         serve_application(app, settings, on_listening=fill)
 
@@ -85,6 +88,14 @@ async def _fill(runtime: Runtime) -> None:
     print(f"sample: {report.posted:,} transfers posted, {report.replayed:,} known already", flush=True)
 
 
+async def _key(runtime: Runtime) -> str:
+    """A new API key for the demo; those of earlier demos in this folder end, since nobody can show them again."""
+    for key in await runtime.api_keys.all():
+        if key.name == NAME:
+            await runtime.api_keys.revoke(key.id)
+    return (await runtime.api_keys.make(NAME, [Scope.READ, Scope.WRITE])).text
+
+
 @asynccontextmanager
 async def _sample() -> AsyncIterator[Path]:
     with tempfile.TemporaryDirectory(prefix="ledger-demo-") as folder:
@@ -94,23 +105,29 @@ async def _sample() -> AsyncIterator[Path]:
         yield path
 
 
-def _advice(address: str, settings: Settings) -> str:
+def _advice(address: str, settings: Settings, key: str) -> str:
     _, first = itertools.islice(generate(ACCOUNTS, TRANSFERS, "zipf", SEED), 2)
     debit, credit = id_of(first[1]), id_of(first[2])
     body = (
         f'{{"debit_account_id": "{debit}", "credit_account_id": "{credit}", "amount": 1250, "currency": "EUR", '
         '"description": "lunch"}'
     )
+    shown = '-H "Authorization: Bearer $KEY"'
     where = "" if settings.data_folder == ".cqrskit" else f"CQRSKIT_DATA_FOLDER={settings.data_folder} "
     return f"""
-The ledger answers at {address} (its API: {address}/schema). Try:
+The ledger answers at {address} those who show an API key. This one was made for you, and is shown only now:
 
-  curl -s {address}/trial-balance
-  curl -s '{address}/accounts?q=customer&sort=-balance&limit=3'
-  curl -s {address}/accounts/{debit}
-  curl -s '{address}/accounts/{debit}/statement?limit=3'
-  curl -s '{address}/transfers?q=coffee&min_amount=5000&limit=3'
-  curl -si {address}/transfers -H 'Content-Type: application/json' -d '{body}'
+  KEY={key}
+
+Try:
+
+  curl -s {address}/trial-balance {shown}
+  curl -s '{address}/accounts?q=customer&sort=-balance&limit=3' {shown}
+  curl -s {address}/accounts/{debit} {shown}
+  curl -s '{address}/accounts/{debit}/statement?limit=3' {shown}
+  curl -s '{address}/transfers?q=coffee&min_amount=5000&limit=3' {shown}
+  curl -si {address}/transfers {shown} -H 'Content-Type: application/json' -d '{body}'
+  curl -s {address}/schema/openapi.json {shown}
   curl -s {address}/health/ready
 
 In another terminal, from this folder:

@@ -4,9 +4,12 @@ import rich_click as click
 
 from cqrskit import load_settings
 from cqrskit.cli.running import common_options, serve_application
+from cqrskit.web import plugin_of
 from example_ledger.app import create_app
 
 __all__ = ["serve_command"]
+
+NO_KEYS = "nobody can get in yet: `ledger keys create NAME --scopes read,write` makes a key"
 
 
 @click.command("serve")
@@ -21,6 +24,8 @@ __all__ = ["serve_command"]
 def serve_command(host: str | None, port: int | None, no_projections: bool) -> None:
     """Serve the ledger's API until SIGINT or SIGTERM, with its projections in the same process.
 
+    Only those get in who show an API key, which `ledger keys` makes.
+
     \b
     Examples:
       ledger serve
@@ -28,4 +33,11 @@ def serve_command(host: str | None, port: int | None, no_projections: bool) -> N
       CQRSKIT_ELASTICSEARCH_URL=http://localhost:9200 ledger serve --no-projections
     """
     settings = load_settings(host=host, port=port)
-    serve_application(create_app(settings), settings, projections=() if no_projections else None)
+    app = create_app(settings)
+
+    async def tell(address: str) -> None:
+        print(f"listening on {address}", flush=True)
+        if not await plugin_of(app).runtime.api_keys.has_usable():
+            print(NO_KEYS, flush=True)
+
+    serve_application(app, settings, projections=() if no_projections else None, on_listening=tell)

@@ -6,7 +6,22 @@ from uuid import uuid4
 
 import httpx
 
-from cqrskit import Runtime
+from cqrskit import Runtime, Scope, Settings
+from example_ledger.application import ledger as application
+
+ACTOR = "tests"
+"""Name of the API key that tests show, unless they say otherwise."""
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that shows an API key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def key_for(settings: Settings, *scopes: Scope, name: str = ACTOR) -> str:
+    """A new API key of the ledger with these settings, for all scopes unless told otherwise."""
+    async with application.open(settings, executor=False) as runtime:
+        return (await runtime.api_keys.make(name, scopes or Scope)).text
 
 
 class LedgerClient:

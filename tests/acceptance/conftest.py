@@ -8,10 +8,10 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from cqrskit import Settings
+from cqrskit import Scope, Settings
 from cqrskit.web import plugin_of
 from example_ledger.app import create_app
-from tests.acceptance.api import LedgerClient
+from tests.acceptance.api import ACTOR, LedgerClient, bearer
 
 
 @pytest.fixture(params=["postgres", "elasticsearch"])
@@ -23,12 +23,14 @@ def settings(request: pytest.FixtureRequest, postgres_dsn: str, index_prefix: st
 
 @asynccontextmanager
 async def ledger_client(settings: Settings) -> AsyncIterator[LedgerClient]:
-    """The ledger's API, called without a network."""
+    """The ledger's API, called without a network, with a key for everything."""
     app = create_app(settings)
     async with app.lifespan():
         transport = httpx.ASGITransport(cast(Any, app), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://ledger") as http:
-            yield LedgerClient(http, plugin_of(app).runtime)
+        runtime = plugin_of(app).runtime
+        headers = bearer((await runtime.api_keys.make(ACTOR, Scope)).text)
+        async with httpx.AsyncClient(transport=transport, base_url="http://ledger", headers=headers) as http:
+            yield LedgerClient(http, runtime)
 
 
 @pytest.fixture

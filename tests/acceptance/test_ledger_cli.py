@@ -231,11 +231,12 @@ async def test_the_demo_fills_itself_says_what_works_and_leaves_nothing_behind(
             assert line, shown + (await process.stderr.read()).decode() if process.stderr else ""
             shown += line
     assert "10,000 transfers posted" in shown
+    (key,) = re.findall(r"^  KEY=(\S+)$", shown, re.MULTILINE)
     commands = re.findall(r"^  (curl .*)$", shown, re.MULTILINE)
     assert len(commands) >= 6
     for command in commands:
         curl = await asyncio.create_subprocess_shell(
-            f"{command} -w '\\n%{{http_code}}'", stdout=asyncio.subprocess.PIPE
+            f"KEY={key}; {command} -w '\\n%{{http_code}}'", stdout=asyncio.subprocess.PIPE
         )
         out, _ = await curl.communicate()
         body, _, status = out.decode().rpartition("\n")

@@ -1,6 +1,7 @@
 """What every group measures with: the servers, how much work, and a word to whoever waits."""
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -8,11 +9,29 @@ from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Self
 
+from cqrskit import Settings
 from cqrskit.testing import ElasticsearchServer, PostgresServer
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "garbage_collected_as_in_services"]
 
 FULL_ROUNDS, FEW_ROUNDS = 5, 3
+
+
+@contextmanager
+def garbage_collected_as_in_services() -> Iterator[None]:
+    """What is in memory now is not looked through again and again, as it is not in a service or worker of cqrskit.
+
+    Else the objects of what was measured before would stop what is measured now.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(Settings().garbage_collection_threshold_objects, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 class Bench:

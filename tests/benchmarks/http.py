@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from cqrskit import Metadata, Runtime, Settings
+from cqrskit import Metadata, Runtime, Scope, Settings
 from example_ledger.application import ledger
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.figures import Row, Side, at_least, interleaved, rate
@@ -26,17 +26,22 @@ BATCHES_IN_FLIGHT = 8
 
 
 class Services(msgspec.Struct):
-    """The ledger, the endpoint that does nothing and the load generator, each in a process of its own."""
+    """The ledger, the endpoint that does nothing and the load generator, each in a process of its own.
+
+    `key` is an API key of the ledger; the endpoint that does nothing is shown it too, and does nothing with it.
+    """
 
     ledger: tuple[str, int]
     nothing: tuple[str, int]
     generator: Program
     accounts: list[UUID]
+    key: str
 
     async def load(self, address: tuple[str, int], requests: int, **more: Any) -> dict[str, Any]:
         """What the load generator saw; an answer of another status than 200 or 201 is an error."""
         accounts = [str(each) for each in self.accounts]
         work = {"host": address[0], "port": address[1], "accounts": accounts, "requests": requests}
+        work["key"] = self.key
         await self.generator.ask({"connections": CONNECTIONS, **work, **more})
         found = await self.generator.ask({})
         if set(found["statuses"]) - {"200", "201"}:
@@ -50,6 +55,7 @@ async def services(bench: Bench) -> AsyncIterator[Services]:
     with bench.database() as url:
         async with ledger.open(Settings(database_url=url)) as runtime:
             accounts = await open_accounts(runtime.executor, ACCOUNTS)
+            key = (await runtime.api_keys.make("benchmarks", [Scope.WRITE])).text
         variables = {"CQRSKIT_DATABASE_URL": url}
         arguments = ("serve", "--port", "0", "--no-projections")
         async with (
@@ -57,7 +63,7 @@ async def services(bench: Bench) -> AsyncIterator[Services]:
             serving("tests.benchmarks.peers.nothing") as nothing,
             running("tests.benchmarks.load") as generator,
         ):
-            yield Services(ours, nothing, generator, accounts)
+            yield Services(ours, nothing, generator, accounts, key)
 
 
 async def measure(bench: Bench) -> list[Row]:

@@ -8,7 +8,7 @@ from uuid import uuid4
 from cqrskit import Settings
 from example_ledger.application import ledger
 from example_ledger.transfers import PostTransfer
-from tests.benchmarks.bench import Bench
+from tests.benchmarks.bench import Bench, garbage_collected_as_in_services
 from tests.benchmarks.figures import Row, percentile, rate
 from tests.benchmarks.http import services
 from tests.benchmarks.load import PERCENTILES
@@ -66,17 +66,14 @@ async def _in_process(bench: Bench) -> list[Row]:
             moments = arrivals(arriving, seconds)
             source = iter(list(islice(transfers(accounts, seed=uuid4().int), len(moments))))
             latencies: list[float] = []
-            tasks: set[asyncio.Task[None]] = set()
 
             async def execute(command: PostTransfer, due: float) -> None:
                 await runtime.executor.execute(command)
                 latencies.append(1000 * (time.perf_counter() - due))
 
-            def arrive(due: float) -> None:
-                tasks.add(asyncio.create_task(execute(next(source), due)))
-
-            await at_moments(moments, arrive)
-            await asyncio.gather(*tasks)
+            with garbage_collected_as_in_services():
+                async with asyncio.TaskGroup() as tasks:
+                    await at_moments(moments, lambda due: tasks.create_task(execute(next(source), due)))
     assert len(latencies) == len(moments)
     name = f"transfers in one process arriving at {arriving:,.0f} /s"
     return [Row(f"{name}, {part}", "ms", percentile(latencies, share)) for part, share in PERCENTILES.items()]

@@ -35,6 +35,7 @@ class Work(msgspec.Struct):
     connections: int
     accounts: list[UUID]
     requests: int
+    key: str
     transfers_per_request: int = 1
     rate: float | None = None
 
@@ -47,7 +48,8 @@ def request_of(work: Work, source: Any) -> bytes:
         batch = {"mode": "independent", "transfers": list(islice(source, work.transfers_per_request))}
         path, body = "/transfers/batch", msgspec.json.encode(batch)
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: {work.host}\r\nContent-Type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {work.host}\r\nAuthorization: Bearer {work.key}\r\n"
+        "Content-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -33,7 +33,7 @@ def arrivals(per_second: float, seconds: float, *, seed: int = 1) -> list[float]
     return moments
 
 
-async def at_moments(moments: list[float], fire: Callable[[float], None]) -> None:
+async def at_moments(moments: list[float], fire: Callable[[float], object]) -> None:
     """Call `fire` with the due time (of ``time.perf_counter``) at each of `moments`, counted from now.
 
     Timers of event loops tick in milliseconds, too coarse for thousands of arrivals each second; Linux' own timers
@@ -50,7 +50,7 @@ async def at_moments(moments: list[float], fire: Callable[[float], None]) -> Non
         fire(moment)
 
 
-async def _by_timer(due: list[float], fire: Callable[[float], None]) -> None:
+async def _by_timer(due: list[float], fire: Callable[[float], object]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     timer = libc.timerfd_create(CLOCK_MONOTONIC, NONBLOCKING_CLOEXEC)
     if timer < 0:

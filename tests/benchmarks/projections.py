@@ -1,6 +1,5 @@
 """The read path: the ledger's log folded into documents, beside writes of the very same documents without folding."""
 
-import gc
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from uuid import uuid4
@@ -14,7 +13,7 @@ from cqrskit.postgres.read_store import SCHEMA
 from cqrskit.testing.leases import leased
 from example_ledger.application import ledger
 from example_ledger.read_models import Accounts, StatementLines
-from tests.benchmarks.bench import Bench
+from tests.benchmarks.bench import Bench, garbage_collected_as_in_services
 from tests.benchmarks.figures import Row, Side, at_least, interleaved, rate
 from tests.benchmarks.ledger_log import fill_with_one_account, fill_with_transfers
 from tests.benchmarks.peers.bulk import (
@@ -107,24 +106,18 @@ async def _generation(runtime: Runtime, projection: type[Projection]) -> int:
 async def measure(bench: Bench) -> list[Row]:
     """Statement lines and balances in turns with what they are measured beside, then one hot account alone."""
     elasticsearch_url = await bench.elasticsearch_url()
-    thresholds = gc.get_threshold()
-    gc.freeze()  # as in processes that do nothing but project, for ours and the peers alike
-    gc.set_threshold(DEFAULTS.garbage_collection_threshold_objects, 20, 50)
-    try:
-        with ExitStack() as stack:
-            log = Log(stack.enter_context(bench.database()), elasticsearch_url)
-            bench.say("filling a log of transfers among 1,000 accounts, zipf")
-            events = bench.amount(EVENTS, at_least=2_000)
-            fill_with_transfers(log.url, accounts=min(ACCOUNTS, events // 4), events=events)
-            documents = await log.documents()
-            return [
-                *await _elasticsearch(bench, log, documents),
-                *await _hot_account(bench, elasticsearch_url),
-                *await _postgres(bench, Log(log.url), documents),
-            ]
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
+    with ExitStack() as stack:
+        stack.enter_context(garbage_collected_as_in_services())
+        log = Log(stack.enter_context(bench.database()), elasticsearch_url)
+        bench.say("filling a log of transfers among 1,000 accounts, zipf")
+        events = bench.amount(EVENTS, at_least=2_000)
+        fill_with_transfers(log.url, accounts=min(ACCOUNTS, events // 4), events=events)
+        documents = await log.documents()
+        return [
+            *await _elasticsearch(bench, log, documents),
+            *await _hot_account(bench, elasticsearch_url),
+            *await _postgres(bench, Log(log.url), documents),
+        ]
 
 
 async def _elasticsearch(bench: Bench, log: Log, documents: list[Written]) -> list[Row]:

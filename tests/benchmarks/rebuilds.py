@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import msgspec
 import psutil
 
-from cqrskit import Settings
+from cqrskit import Scope, Settings
 from cqrskit.testing import eventually
 from example_ledger.application import ledger
 from example_ledger.read_models import StatementLines
@@ -140,11 +140,13 @@ async def _latencies(bench: Bench, settings: Settings, accounts: list[UUID]) -> 
     rounds = min(LOAD_ROUNDS, bench.rounds)
     found: dict[int, list[float]] = {0: [], 1: [], SLICES: []}
     arguments = ("serve", "--port", "0", "--no-projections")
+    async with ledger.open(settings, executor=False) as runtime:
+        key = (await runtime.api_keys.make("benchmarks", [Scope.WRITE])).text
     async with (
         serving("example_ledger", *arguments, variables=_variables(settings)) as address,
         running("tests.benchmarks.load") as generator,
     ):
-        services = Services(address, address, generator, accounts)
+        services = Services(address, address, generator, accounts, key)
 
         async def p99() -> float:
             requests = max(1, round(TRANSFERS_PER_SECOND * seconds))

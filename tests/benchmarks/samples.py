@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 from cqrskit import Executor
 from cqrskit.events import NewEvent
+from cqrskit.identifiers import new_id
 from example_ledger.accounts import OpenAccount
 from example_ledger.transfers import PostTransfer
 
@@ -39,11 +40,11 @@ def payload_of(stream_id: UUID) -> bytes:
 
 
 def event_batches(batches: int, size: int) -> list[list[NewEvent]]:
-    """Batches of new events, each of streams of its own with ten events each, whose ids are random."""
+    """Batches of new events, each of streams of its own, ten events in each, with the ids that new things get."""
     moment = datetime.now(UTC)
     found = []
     for _ in range(batches):
-        streams = [(each, payload_of(each)) for each in (uuid4() for _ in range(-(-size // EVENTS_PER_STREAM)))]
+        streams = [(each, payload_of(each)) for each in (new_id() for _ in range(-(-size // EVENTS_PER_STREAM)))]
         events = [
             NewEvent(stream_id, version, TYPE, data, METADATA, moment)
             for version in range(1, EVENTS_PER_STREAM + 1)

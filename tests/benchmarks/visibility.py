@@ -105,7 +105,6 @@ async def _look(runtime: Runtime, accounts: list[UUID], per_second: float, secon
     source = transfers(accounts, seed=2)
     every = max(1, round(per_second / LOOKS_PER_SECOND))
     seen = Seen()
-    tasks: set[asyncio.Task[None]] = set()
     number = 0
 
     async def execute(command: PostTransfer, looked_for: bool) -> None:
@@ -123,10 +122,10 @@ async def _look(runtime: Runtime, accounts: list[UUID], per_second: float, secon
     def arrive(due: float) -> None:
         nonlocal number
         number += 1
-        tasks.add(asyncio.create_task(execute(next(source), number % every == 0)))
+        tasks.create_task(execute(next(source), number % every == 0))
 
-    await at_moments(moments, arrive)
-    await asyncio.gather(*tasks)
+    async with asyncio.TaskGroup() as tasks:
+        await at_moments(moments, arrive)
     return seen
 
 

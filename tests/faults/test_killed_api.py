@@ -14,6 +14,7 @@ from cqrskit.testing import eventually
 from example_ledger.application import ledger
 from example_ledger.checking import check_books
 from example_ledger.transfers import PostTransfer
+from tests.acceptance.api import bearer, key_for
 from tests.faults.checking import assert_log_tells_what_callers_were_told
 from tests.faults.load import Load
 from tests.faults.told import Answer, Told, submitting_over_http
@@ -26,8 +27,9 @@ ROUNDS = 2
 class MortalApi:
     """The ledger's API in a process that is killed and started again; clients find it at its address of the day."""
 
-    def __init__(self, variables: Mapping[str, str]) -> None:
+    def __init__(self, variables: Mapping[str, str], key: str) -> None:
         self._variables = variables
+        self._headers = bearer(key)
         self._process: asyncio.subprocess.Process | None = None
         self._clients: list[httpx.AsyncClient] = []
         self._up = asyncio.Event()
@@ -48,7 +50,8 @@ class MortalApi:
         self._process = await start("serve", "--port", "0", module="example_ledger", variables=self._variables)
         limits = httpx.Limits(max_connections=64)
         address = await address_of(self._process)
-        self._clients.append(httpx.AsyncClient(base_url=address, timeout=WAIT_SECONDS, limits=limits))
+        client = httpx.AsyncClient(base_url=address, timeout=WAIT_SECONDS, limits=limits, headers=self._headers)
+        self._clients.append(client)
         self._up.set()
 
     async def kill(self) -> None:
@@ -73,7 +76,7 @@ class MortalApi:
 async def test_clients_of_a_killed_api_who_retry_get_the_first_reply(
     settings: Settings, variables: dict[str, str]
 ) -> None:
-    async with MortalApi(variables) as api:
+    async with MortalApi(variables, await key_for(settings)) as api:
         accounts = [await api.open_account(name="bank", type="asset", overdraft_limit=None)]
         accounts += [await api.open_account(name=f"account {number}", type="liability") for number in range(12)]
         load = Load(api.submit, accounts)

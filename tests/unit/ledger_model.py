@@ -3,6 +3,7 @@
 It knows nothing of the code it is a model of. Accounts and transfers are named by numbers, time is seconds.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -22,6 +23,8 @@ class ModelAccount(msgspec.Struct):
     type: str
     currency: str
     limit: int | None
+    status: str = "open"
+    words: str = ""
     posted: dict[str, int] = msgspec.field(default_factory=lambda: {"debit": 0, "credit": 0})
     pending: dict[str, int] = msgspec.field(default_factory=lambda: {"debit": 0, "credit": 0})
 
@@ -79,8 +82,51 @@ class LedgerModel:
         existing = self.accounts.get(number)
         if existing is None:
             self.accounts[number] = ModelAccount(kind, currency, limit)
-        elif (existing.type, existing.currency, existing.limit) != (kind, currency, limit):
+        elif (existing.type, existing.currency, existing.limit, existing.words) != (kind, currency, limit, ""):
             return "already_exists"
+        return {"account_id": number}
+
+    def freeze(self, number: int) -> Reply:
+        """FreezeAccount."""
+        return self._change(number, lambda account: setattr(account, "status", "frozen"))
+
+    def unfreeze(self, number: int) -> Reply:
+        """UnfreezeAccount."""
+        return self._change(number, lambda account: setattr(account, "status", "open"))
+
+    def close(self, number: int) -> Reply:
+        """CloseAccount."""
+        account = self.accounts.get(number)
+        if account is None:
+            return "account_not_found"
+        empty = account.posted["debit"] == account.posted["credit"] and not any(account.pending.values())
+        if account.status != "closed" and not empty:
+            return "account_not_empty"
+        account.status = "closed"
+        return {"account_id": number}
+
+    def set_limit(self, number: int, limit: int | None) -> Reply:
+        """SetOverdraftLimit."""
+        account = self.accounts.get(number)
+        changes = account is not None and account.status != "closed" and limit != account.limit
+        if account is not None and changes and limit is not None and account.available < -limit:
+            return "limit_below_use"
+        return self._change(number, lambda account: setattr(account, "limit", limit))
+
+    def describe(self, number: int, words: str) -> Reply:
+        """SetAccountMetadata."""
+        if number not in self.accounts:
+            return "account_not_found"
+        self.accounts[number].words = words
+        return {"account_id": number}
+
+    def _change(self, number: int, change: Callable[[ModelAccount], None]) -> Reply:
+        account = self.accounts.get(number)
+        if account is None:
+            return "account_not_found"
+        if account.status == "closed":
+            return "account_closed"
+        change(account)
         return {"account_id": number}
 
     def post(self, number: int, debit: int, credit: int, amount: int, currency: str, text: str | None) -> Reply:
@@ -126,6 +172,8 @@ class LedgerModel:
         if amount is not None and not 1 <= amount <= AMOUNT_MAX:
             return "invalid_amount"
         refusal = self._refusal_of_resolution(number)
+        if refusal != "hold_not_found":
+            refusal = self._refusal_of_status(self.transfers[number].legs) or refusal
         if refusal is not None:
             return refusal
         hold = self.transfers[number]
@@ -162,6 +210,9 @@ class LedgerModel:
             return {"reversal_id": number, "amount": existing.amount}
         if amount is not None and not 1 <= amount <= AMOUNT_MAX:
             return "invalid_amount"
+        refusal = None if original is None else self._refusal_of_status(original.legs)
+        if refusal is not None:
+            return refusal
         if existing is not None:
             return "transfer_conflict"
         if original is None:
@@ -205,9 +256,18 @@ class LedgerModel:
             return "account_not_found"
         if any(self.accounts[account].currency != currency for account, _, _ in legs):
             return "currency_mismatch"
+        refusal = self._refusal_of_status(legs)
+        if refusal is not None:
+            return refusal
         if number in self.transfers:
             return "transfer_conflict"
         return self._refusal_of_room(legs)
+
+    def _refusal_of_status(self, legs: list[ModelLeg]) -> str | None:
+        for status in ("closed", "frozen"):
+            if any(self.accounts[account].status == status for account, _, _ in legs):
+                return f"account_{status}"
+        return None
 
     def _refusal_of_room(self, legs: list[ModelLeg]) -> str | None:
         sums: dict[tuple[int, str], int] = {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from cqrskit import Command, Projection
 from cqrskit.projection import folds_of
 from cqrskit.testing import Scenario
+from example_ledger.account_commands import (
+    CloseAccount,
+    FreezeAccount,
+    SetAccountMetadata,
+    SetOverdraftLimit,
+    UnfreezeAccount,
+)
 from example_ledger.accounts import OpenAccount
 from example_ledger.application import ledger
 from example_ledger.checking import COUNTERS, LogChecker
@@ -221,6 +228,21 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.decide(command, lambda: self.model.reverse(number, original, amount, text))
 
+    @rule(number=account_numbers, how=st.sampled_from(["freeze", "unfreeze", "unfreeze", "close"]))
+    def change_status(self, number: int, how: Literal["freeze", "unfreeze", "close"]) -> None:
+        commands = {"freeze": FreezeAccount, "unfreeze": UnfreezeAccount, "close": CloseAccount}
+        self.decide(commands[how](account_id=account_id(number)), lambda: getattr(self.model, how)(number))
+
+    @rule(number=account_numbers, limit=st.sampled_from([None, 0, 50, 1_000]))
+    def set_limit(self, number: int, limit: int | None) -> None:
+        command = SetOverdraftLimit(account_id=account_id(number), overdraft_limit=limit)
+        self.decide(command, lambda: self.model.set_limit(number, limit))
+
+    @rule(number=account_numbers, words=st.sampled_from(["", "red", "blue"]))
+    def describe(self, number: int, words: str) -> None:
+        command = SetAccountMetadata(account_id=account_id(number), metadata={"words": words} if words else {})
+        self.decide(command, lambda: self.model.describe(number, words))
+
     @rule(back=st.integers(1, 5))
     def repeat(self, back: int) -> None:
         """A retry, of a command that may have been refused before."""
@@ -276,6 +298,8 @@ class LedgerMachine(RuleBasedStateMachine):
             expected = self.model.accounts[number]
             assert {name: getattr(account, name) for name in COUNTERS} == self.counters_of(number)
             assert account.available == expected.available
+            assert (account.status, account.overdraft_limit) == (expected.status, expected.limit)
+            assert account.metadata == ({"words": expected.words} if expected.words else {})
         shown = {
             each.transfer_id.int: (
                 each.status,
