@@ -57,11 +57,12 @@ def find_accounts(account_ids: Iterable[UUID], currency: str, repository: Reposi
     for account in accounts:
         if account.currency != currency:
             raise CurrencyMismatch(account.id, account.currency, currency)
-    statuses = {account.status: account for account in accounts}
-    if "closed" in statuses:
-        raise AccountClosed(statuses["closed"].id)
-    if "frozen" in statuses:
-        raise AccountFrozen(statuses["frozen"].id)
+    blocked = [account for account in accounts if account.status != "open"]
+    for account in blocked:
+        if account.status == "closed":
+            raise AccountClosed(account.id)
+    if blocked:
+        raise AccountFrozen(blocked[0].id)
     return accounts
 
 
@@ -81,9 +82,15 @@ def check_room(movements: Sequence[Movement]) -> None:
     """InsufficientFunds, AmountOverflow. An account with several legs is asked for their sum."""
     sums = movements if len(movements) == 2 else _sums(movements)
     for direction, account, amount in sums:
-        account.check_funds(**{direction: amount})
+        if direction == "debit":
+            account.check_funds(debit=amount)
+        else:
+            account.check_funds(credit=amount)
     for direction, account, amount in sums:
-        account.check_counters(**{direction: amount})
+        if direction == "debit":
+            account.check_counters(debit=amount)
+        else:
+            account.check_counters(credit=amount)
 
 
 def _sums(movements: Sequence[Movement]) -> list[Movement]:

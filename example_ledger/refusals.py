@@ -190,7 +190,8 @@ class ExceedsOriginal(Rejected):
 
     def __init__(self, transfer_id: UUID, amount: int | None, remaining: int) -> None:
         super().__init__(
-            f"{remaining} minor units of transfer {transfer_id} can still be reversed, not {amount or 'any more'}",
+            f"{remaining} minor units of transfer {transfer_id} can still be reversed"
+            + (f", not {amount}" if amount else ""),
             transfer_id=str(transfer_id),
             amount=amount,
             remaining=remaining,

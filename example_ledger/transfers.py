@@ -67,6 +67,13 @@ class Transfer(Aggregate):
         legs: tuple[Leg, ...] = ()
         reverses: UUID | None = None
 
+        def apply(self, aggregate: "Transfer") -> None:
+            """Take over what few transfers have."""
+            if self.legs:
+                aggregate.legs = self.legs
+            if self.reverses is not None:
+                aggregate.reverses = self.reverses
+
     class Held(Aggregate.Created):
         """The money is set aside on one account, and expected on the other."""
 
@@ -83,6 +90,7 @@ class Transfer(Aggregate):
         def apply(self, aggregate: "Transfer") -> None:
             """Nothing is posted yet."""
             aggregate.status = "held"
+            aggregate.expires_at = self.expires_at
 
     class Captured(Aggregate.Event):
         """The held money has moved, all of it or the `amount` only; what was held beyond it is free again."""
@@ -129,9 +137,6 @@ class Transfer(Aggregate):
         metadata: Metadata,
         debit_account_id: UUID | None = None,
         credit_account_id: UUID | None = None,
-        legs: tuple[Leg, ...] = (),
-        reverses: UUID | None = None,
-        expires_at: datetime | None = None,
     ) -> None:
         self.status: Status = "posted"
         self.debit_account_id = debit_account_id
@@ -142,9 +147,9 @@ class Transfer(Aggregate):
         self.description = description
         self.reference = reference
         self.metadata = metadata
-        self.legs = legs
-        self.reverses = reverses
-        self.expires_at = expires_at
+        self.legs: tuple[Leg, ...] = ()
+        self.reverses: UUID | None = None
+        self.expires_at: datetime | None = None
 
     @classmethod
     def post(

@@ -1,5 +1,6 @@
 """Entries, holds and reversals over HTTP: what the API answers and shows, on both read stores."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
@@ -217,6 +218,22 @@ async def test_a_reversal_is_known_by_its_id(ledger: LedgerClient) -> None:
     refused = await ledger.post(path, {"amount": 31}, expect=422)
     assert (refused["code"], refused["details"]["remaining"]) == ("exceeds_original", 30)
     assert await counters(ledger, ann) == (70, 70, 50, 120, 0, 0)
+
+
+async def test_of_many_captures_and_reversals_at_once_no_more_than_there_is_succeed(ledger: LedgerClient) -> None:
+    _, ann, shop = await accounts(ledger)
+    body = hold(ann, shop, 60)
+    await ledger.post("/holds", body)
+    path = f"/holds/{body['hold_id']}/capture"
+    replies = await asyncio.gather(*(sent(ledger, path, {"amount": 1 + each}) for each in range(30)))
+    assert sorted(each.status_code for each in replies) == [200] + [422] * 29
+    (captured,) = [each.json()["amount"] for each in replies if each.status_code == 200]
+    assert {each.json()["code"] for each in replies if each.status_code == 422} == {"hold_already_captured"}
+    path = f"/transfers/{body['hold_id']}/reverse"
+    replies = await asyncio.gather(*(sent(ledger, path, {"amount": 1}) for _ in range(70)))
+    assert [each.status_code for each in replies].count(201) == captured
+    assert {each.json()["code"] for each in replies if each.status_code != 201} == {"exceeds_original"}
+    assert (await check_books(ledger.runtime, documents=False)).violations == []
 
 
 async def test_unknown_holds_and_transfers_are_not_found(ledger: LedgerClient) -> None:

@@ -219,7 +219,8 @@ def test_a_hold_needs_room_for_its_capture() -> None:
     story = opened(limit=None)
     story.when(hold(AMOUNT_MAX))
     assert story.refusal is None
-    story.when(transfer(1, transfer_id=OTHER_ID)).then_refused("amount_overflow")
+    for sides in ({"credit_account_id": TAX}, {"debit_account_id": BANK}):
+        story.when(transfer(1, transfer_id=OTHER_ID, **sides)).then_refused("amount_overflow")
     story.when(CaptureHold(hold_id=ID)).then_reply(HoldState(ID, "captured", AMOUNT_MAX, None))
     assert checked(story.log).violations == []
 

@@ -44,7 +44,7 @@ ACCOUNTS: list[tuple[AccountType, str, int | None]] = [
 NOBODY = 9
 
 account_numbers = st.sampled_from([*[0, 1, 2, 3, 4] * 4, 5, NOBODY])
-good_amounts = st.sampled_from([1, 20, 30, 50, 100])
+good_amounts = st.sampled_from([1, 20, 21, 50, 51, 100])
 bad_amounts = st.sampled_from([-1, 0, AMOUNT_MAX - 20, AMOUNT_MAX, AMOUNT_MAX + 1])
 amounts = st.sampled_from(range(8)).flatmap(lambda each: bad_amounts if each == 7 else good_amounts)
 currencies = st.sampled_from([*["EUR"] * 9, "USD"])
