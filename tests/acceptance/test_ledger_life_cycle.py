@@ -109,7 +109,7 @@ async def test_the_books_of_accounts_that_were_changed_are_in_order(ledger: Ledg
     for step in ("freeze", "unfreeze", "close"):
         await ledger.post(f"/accounts/{ann}/{step}", None, expect=200)
     for projection in ledger.runtime.application.projections:
-        await ledger.runtime.reader.search(type(projection), Query(limit=1), min_position=ledger.position)
+        await ledger.runtime.reader.search(projection, Query(limit=1), min_position=ledger.position)
     report = await check_books(ledger.runtime)
     assert report.violations == []
     assert (report.events, report.documents["daily_totals"]) == (ledger.position, 4)

@@ -19,10 +19,10 @@ FIRST = date(2026, 2, 27)
 DAYS = [FIRST + timedelta(days=number) for number in range(-1, 6)]
 
 moments = st.builds(
-    lambda day, microseconds, hours: datetime.combine(day, datetime.min.time(), UTC).astimezone(
-        timezone(timedelta(hours=hours))
-    )
-    + timedelta(microseconds=microseconds),
+    lambda day, microseconds, hours: (
+        datetime.combine(day, datetime.min.time(), UTC).astimezone(timezone(timedelta(hours=hours)))
+        + timedelta(microseconds=microseconds)
+    ),
     st.sampled_from(DAYS[1:-1]),
     st.one_of(st.sampled_from([0, 1, 86_400 * 10**6 - 1]), st.integers(0, 86_400 * 10**6 - 1)),
     st.integers(-12, 14),
@@ -38,9 +38,13 @@ def told(moves: list[tuple[list[UUID], int, datetime]]) -> Scenario:
     for account_id, kind in ACCOUNTS.items():
         story.when(OpenAccount(account_id=account_id, name="a", type=kind, currency="EUR", overdraft_limit=None))
     for number, ((debit, credit, _), amount, moment) in enumerate(moves, start=100):
-        sides = {"debit_account_id": debit, "credit_account_id": credit}
         command = PostTransfer(
-            transfer_id=UUID(int=number), amount=amount, currency="EUR", effective_at=moment, **sides
+            transfer_id=UUID(int=number),
+            debit_account_id=debit,
+            credit_account_id=credit,
+            amount=amount,
+            currency="EUR",
+            effective_at=moment,
         )
         story.when(command)
         assert story.refusal is None, story.refusal
