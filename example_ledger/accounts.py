@@ -91,7 +91,9 @@ class Account(Aggregate):
     type: AccountType
     currency: Currency
     overdraft_limit: int | None
+    overdraft_limit_at_opening: int | None
     metadata: Metadata
+    metadata_at_opening: Metadata
     status: AccountStatus
     debits_posted: int
     credits_posted: int
@@ -150,8 +152,8 @@ class Account(Aggregate):
         self.name = name
         self.type = type
         self.currency = currency
-        self.overdraft_limit = overdraft_limit
-        self.metadata = metadata
+        self.overdraft_limit = self.overdraft_limit_at_opening = overdraft_limit
+        self.metadata = self.metadata_at_opening = metadata
         self.status = "open"
         self.debits_posted = 0
         self.credits_posted = 0
@@ -283,7 +285,7 @@ class Opening(msgspec.Struct, frozen=True):
 def open_account(command: OpenAccount, repository: Repository) -> Opening:
     """Open the account; AggregateExists for another account of this id.
 
-    A retry gets the first reply from its receipt; without one it is recognised by its content.
+    A retry gets the first reply from its receipt; without one it is recognised by what the account was opened with.
     """
     if repository.conflicting_field is not None:
         raise AggregateExists("Account", command.account_id)
@@ -299,9 +301,12 @@ def open_account(command: OpenAccount, repository: Repository) -> Opening:
             metadata=command.metadata,
         )
         return Opening(command.account_id)
-    same = all(
-        getattr(existing, field) == getattr(command, field)
-        for field in ("name", "type", "currency", "overdraft_limit", "metadata")
+    same = (
+        existing.name == command.name
+        and existing.type == command.type
+        and existing.currency == command.currency
+        and existing.overdraft_limit_at_opening == command.overdraft_limit
+        and existing.metadata_at_opening == command.metadata
     )
     if not same:
         raise AggregateExists("Account", command.account_id)

@@ -24,8 +24,9 @@ def check_command(log_only: bool, as_json: bool) -> None:
     """Check the ledger's invariants over the whole log, and every document against it; exit code 1 on a violation.
 
     Debits equal credits in every transfer and over all accounts, posted or held; counters never fall, no account is
-    below its limit, each transfer was posted once, a hold ends once and is not exceeded, nor is what is reversed;
-    positions and stream versions have no gap, documents are what the log says.
+    below the limit that it had, a closed account takes no postings, each transfer was posted once, a hold ends once
+    and is not exceeded, nor is what is reversed; positions and stream versions have no gap, documents are what the
+    log says.
 
     \b
     Examples:

@@ -3,8 +3,11 @@
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
+from cqrskit import Query
+from example_ledger.checking import check_books
 from tests.acceptance.api import LedgerClient, transfer
 
 
@@ -57,3 +60,56 @@ async def test_a_limit_that_is_none_is_400(ledger: LedgerClient, body: object) -
     ann = await ledger.open("Ann")
     await put(ledger, f"/accounts/{ann}/overdraft-limit", body, expect=400)
     assert (await ledger.get(f"/accounts/{ann}"))["overdraft_limit"] is None
+
+
+async def test_a_change_under_a_key_is_done_once_and_its_retry_gets_the_first_reply(ledger: LedgerClient) -> None:
+    ann = await ledger.open("Ann", overdraft_limit=0)
+    changes: list[tuple[str, str, object]] = [
+        ("PUT", "overdraft-limit", {"overdraft_limit": 5}),
+        ("PUT", "metadata", {"metadata": {"city": "Bern"}}),
+        ("POST", "freeze", None),
+        ("POST", "unfreeze", None),
+    ]
+    first = [await _keyed(ledger, ann, *change) for change in changes]
+    assert [reply.status_code for reply in first] == [200] * len(changes)
+    assert not any("Idempotent-Replay" in reply.headers for reply in first)
+    head = await ledger.runtime.event_store.head()
+    again = [await _keyed(ledger, ann, *change) for change in changes]
+    assert [reply.content for reply in again] == [reply.content for reply in first]
+    assert {reply.headers["Idempotent-Replay"] for reply in again} == {"true"}
+    assert await ledger.runtime.event_store.head() == head
+    other = await _keyed(ledger, ann, "PUT", "overdraft-limit", {"overdraft_limit": 6})
+    assert (other.status_code, other.json()["details"]["field"]) == (409, "overdraft_limit")
+    ledger.position = head
+    shown = await ledger.get(f"/accounts/{ann}")
+    assert (shown["status"], shown["overdraft_limit"]) == ("open", 5)
+
+
+async def _keyed(ledger: LedgerClient, account_id: str, method: str, step: str, body: object) -> httpx.Response:
+    headers = {"Idempotency-Key": f"key of {step}"}
+    return await ledger.http.request(method, f"/accounts/{account_id}/{step}", json=body, headers=headers)
+
+
+async def test_what_is_so_already_is_200_and_writes_nothing(ledger: LedgerClient) -> None:
+    ann = await ledger.open("Ann", metadata={"city": "Bern"}, overdraft_limit=5)
+    head = await ledger.runtime.event_store.head()
+    await put(ledger, f"/accounts/{ann}/overdraft-limit", {"overdraft_limit": 5})
+    await put(ledger, f"/accounts/{ann}/metadata", {"metadata": {"city": "Bern"}})
+    reply = await ledger.post(f"/accounts/{ann}/unfreeze", None, expect=200)
+    assert (reply["position"], await ledger.runtime.event_store.head()) == (head, head)
+
+
+async def test_the_books_of_accounts_that_were_changed_are_in_order(ledger: LedgerClient) -> None:
+    bank, ann = await ledger.open("Bank", "asset"), await ledger.open("Ann", overdraft_limit=0)
+    await put(ledger, f"/accounts/{ann}/overdraft-limit", {"overdraft_limit": 20})
+    await ledger.post("/transfers", transfer(ann, bank, 20, effective_at="2026-03-01T12:00:00Z"))
+    await ledger.post("/transfers", transfer(bank, ann, 20, effective_at="2026-02-01T12:00:00Z"))
+    await put(ledger, f"/accounts/{ann}/overdraft-limit", {"overdraft_limit": 0})
+    await put(ledger, f"/accounts/{ann}/metadata", {"metadata": {"city": "Bern"}})
+    for step in ("freeze", "unfreeze", "close"):
+        await ledger.post(f"/accounts/{ann}/{step}", None, expect=200)
+    for projection in ledger.runtime.application.projections:
+        await ledger.runtime.reader.search(projection, Query(limit=1), min_position=ledger.position)
+    report = await check_books(ledger.runtime)
+    assert report.violations == []
+    assert (report.events, report.documents["daily_totals"]) == (ledger.position, 4)

@@ -23,6 +23,7 @@ class ModelAccount(msgspec.Struct):
     type: str
     currency: str
     limit: int | None
+    limit_at_opening: int | None
     status: str = "open"
     words: str = ""
     posted: dict[str, int] = msgspec.field(default_factory=lambda: {"debit": 0, "credit": 0})
@@ -81,8 +82,8 @@ class LedgerModel:
         """OpenAccount."""
         existing = self.accounts.get(number)
         if existing is None:
-            self.accounts[number] = ModelAccount(kind, currency, limit)
-        elif (existing.type, existing.currency, existing.limit, existing.words) != (kind, currency, limit, ""):
+            self.accounts[number] = ModelAccount(kind, currency, limit, limit)
+        elif (existing.type, existing.currency, existing.limit_at_opening) != (kind, currency, limit):
             return "already_exists"
         return {"account_id": number}
 

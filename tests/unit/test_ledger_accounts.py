@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from cqrskit import Command
+from cqrskit import Command, RecordedEvent
 from cqrskit.testing import Scenario
 from example_ledger.account_commands import (
     CloseAccount,
@@ -14,7 +14,7 @@ from example_ledger.account_commands import (
     SetOverdraftLimit,
     UnfreezeAccount,
 )
-from example_ledger.accounts import Account, OpenAccount
+from example_ledger.accounts import Account, OpenAccount, Opening
 from example_ledger.application import ledger
 from example_ledger.checking import LogChecker
 from example_ledger.holds import CaptureHold, PlaceHold, VoidHold
@@ -128,3 +128,70 @@ def test_metadata_are_replaced_as_a_whole() -> None:
 )
 def test_an_account_that_is_not_there_is_refused(command: Command) -> None:
     opened().when(command).then_refused("account_not_found")
+
+
+def test_an_opening_that_is_sent_again_is_recognised_whatever_was_set_since_then() -> None:
+    """Without a receipt it is known by what the account was opened with, not by what it has become."""
+    opening = OpenAccount(account_id=NOBODY, name="a", type="liability", currency="EUR", metadata={"team": "red"})
+    story = opened().when(opening)
+    story.when(SetOverdraftLimit(account_id=NOBODY, overdraft_limit=5))
+    story.when(SetAccountMetadata(account_id=NOBODY, metadata={"team": "blue"}))
+    story.when(opening).then_nothing().then_reply(Opening(NOBODY))
+    as_it_is_now = OpenAccount(
+        account_id=NOBODY, name="a", type="liability", currency="EUR", overdraft_limit=5, metadata={"team": "blue"}
+    )
+    story.when(as_it_is_now).then_refused("already_exists")
+
+
+def tampered(story: Scenario, place: int, command: Command) -> list[int]:
+    """What is wrong once the last decision of a story is put at another place of its log."""
+    events = len(story.log)
+    story.when(command)
+    assert story.refusal is None, story.refusal
+    log = [*story.log[:place], *story.log[events:], *story.log[place:events]]
+    versions: dict[UUID, int] = {}
+    checker = LogChecker()
+    for position, recorded in enumerate(log, start=1):
+        version = versions[recorded.stream_id] = versions.get(recorded.stream_id, 0) + 1
+        names = ("stream_id", "type", "data", "metadata", "recorded_at")
+        values = {name: getattr(recorded, name) for name in names}
+        moved = RecordedEvent(position=position, stream_version=version, **values)
+        checker.take(moved, ledger.registry.decode(moved))
+    checker.finish()
+    return [each.invariant for each in checker.violations]
+
+
+OPENED = 3
+
+
+def test_the_checker_finds_money_on_a_closed_account() -> None:
+    story = opened(funds=10).when(transfer(ANN, BANK, 10))
+    assert tampered(story, OPENED, CloseAccount(account_id=ANN)) == [8, 8]
+
+
+def test_the_checker_finds_an_account_that_is_closed_with_money() -> None:
+    story = opened(funds=10).when(transfer(ANN, BANK, 10))
+    assert tampered(story, len(story.log) - 3, CloseAccount(account_id=ANN)) == [8, 8]
+
+
+def test_the_checker_finds_a_hold_on_a_closed_account() -> None:
+    story = opened(funds=10).when(hold(5)).when(VoidHold(hold_id=ID))
+    assert set(tampered(story, OPENED + 3, CloseAccount(account_id=SHOP))) == {8}
+
+
+def test_the_checker_finds_a_closed_account_that_is_frozen() -> None:
+    story = opened().when(FreezeAccount(account_id=ANN)).when(UnfreezeAccount(account_id=ANN))
+    assert tampered(story, OPENED, CloseAccount(account_id=ANN)) == [8, 8]
+
+
+def test_the_checker_holds_an_account_to_the_limit_of_that_time() -> None:
+    """A limit that is taken back too early is below what is used; one that is lowered after repayment is in order."""
+    story = opened().when(SetOverdraftLimit(account_id=ANN, overdraft_limit=20)).when(transfer(ANN, SHOP, 20))
+    story.when(transfer(BANK, ANN, 20, UUID(int=101)))
+    lower = SetOverdraftLimit(account_id=ANN, overdraft_limit=0)
+    assert violations(story) == []
+    assert tampered(story, len(story.log) - 3, lower) == [4]
+    assert violations(story) == []
+    story = opened().when(SetOverdraftLimit(account_id=ANN, overdraft_limit=20)).when(transfer(ANN, SHOP, 20))
+    story.when(transfer(BANK, ANN, 20, UUID(int=101)))
+    assert tampered(story, OPENED + 1, lower) == [4]
