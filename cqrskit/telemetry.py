@@ -10,6 +10,11 @@ __all__ = ["LOG_EVENTS", "configure_logging"]
 
 LOG_EVENTS = {
     "database.embedded": "no database is configured, so an embedded Postgres runs in the data folder",
+    "due_command.failed": "a due command's handler failed; it is tried again after a pause",
+    "due_command.parked": "a due command failed too often and is set aside until somebody retries or drops it",
+    "due_command.refused": "the domain refused a due command, which is its outcome; it is not tried again",
+    "due_commands.failed": "due commands could not be looked for; it is tried again in a moment",
+    "due_commands.wait_for_server": "due commands wait because a server does not answer",
     "elasticsearch.circuit_closed": "Elasticsearch answers again",
     "elasticsearch.circuit_half_open": "one request is tried to find out whether Elasticsearch answers again",
     "elasticsearch.circuit_opened": "Elasticsearch has not answered several times; requests fail at once for the pause",
