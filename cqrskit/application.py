@@ -144,7 +144,7 @@ class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
     `executor` takes commands, `reader` answers queries; `event_store`, `read_store`, `checkpoints` and
-    `due_commands` are the ports beneath. `database_url` is the log's, also where it is an embedded one; it may hold a password.
+    `due_commands` are the ports beneath. `database_url` is the log's, also of an embedded one; it may hold a password.
     """
 
     def __init__(

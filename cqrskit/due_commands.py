@@ -129,7 +129,7 @@ class DueCommandRunner:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Finish what is running, up to `shutdown_timeout_seconds`; what is left is for others, or for the next start."""
+        """Finish what is running, up to `shutdown_timeout_seconds`; what is left is for the next start."""
         self._stopping = True
         self._wake.set()
         if self._task is not None:

@@ -56,7 +56,7 @@ class Executor:
         on_due: Callable[[], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`on_commit` is called after each batch, to wake followers, `on_due` after one that stored due commands or took some back.
+        """`on_commit` is called after each batch, to wake followers, `on_due` after one with due commands.
 
         `clock` gives aware times.
         """

@@ -1,6 +1,7 @@
 """Commands that run at a time: once, in the right moment, whoever runs them and whatever dies."""
 
 import asyncio
+import json
 from typing import LiteralString
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ import cqrskit.due_commands
 from cqrskit import CommandFailed, CommandResult, Runtime, Settings
 from cqrskit.due_commands import DueCommandRunner
 from cqrskit.testing import eventually
+from cqrskit.testing.worker_process import WorkerProcess
 from tests.integration.counting import Grow, Require, TooSmall
 from tests.integration.reminding import CallOff, GrowLater, OnlySchedule, mended, opened, reminding
 
@@ -192,6 +194,35 @@ async def test_one_that_fails_again_and_again_is_parked_and_runs_when_it_is_retr
         finally:
             mended.clear()
         assert await value(runtime, counter_id) == 3 + 20
+
+
+async def test_an_operator_lists_retries_and_drops_what_is_parked(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cqrskit.due_commands, "ATTEMPTS_MAX", 1)
+    async with opened(settings) as runtime:
+        for name in ("a", "b"):
+            await runtime.executor.execute(GrowLater(counter_id=uuid4(), name=name, then="break"))
+        await eventually(
+            lambda: rows(settings, "SELECT count(*) FROM due_commands WHERE parked_at IS NOT NULL") == [(2,)]
+        )
+
+    async def cqrskit_due(*arguments: str) -> tuple[int, str]:
+        variables = {"CQRSKIT_DATABASE_URL": str(settings.database_url)}
+        app = ("--app", "tests.integration.reminding:reminding")
+        async with WorkerProcess("cqrskit", *arguments, *app, variables=variables) as process:
+            try:
+                line = await process.started()
+            except AssertionError:
+                line = ""
+            return await process.ended(), line
+
+    code, listed = await cqrskit_due("due", "list", "--parked", "--json")
+    assert (code, [each["key"] for each in json.loads(listed)]) == (0, ["a", "b"])
+    assert await cqrskit_due("due", "retry", "a") == (0, "a will be tried again within a second or so")
+    assert await cqrskit_due("due", "drop", "b", "--yes") == (0, "b is given up")
+    assert await cqrskit_due("due", "drop", "b", "--yes") == (2, "")
+    assert rows(settings, "SELECT key, attempts, parked_at FROM due_commands") == [("a", 0, None)]
 
 
 async def test_a_stop_finishes_what_is_running(settings: Settings) -> None:
