@@ -56,6 +56,7 @@ class Appender:
         timeout_seconds: float,
         on_commit: Callable[[], None] | None,
         on_snapshot: Callable[[Snapshot], None],
+        on_due: Callable[[], None] | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -64,6 +65,7 @@ class Appender:
         self._timeout_seconds = timeout_seconds
         self._on_commit = on_commit
         self._on_snapshot = on_snapshot
+        self._on_due = on_due
         self._clock = clock
         self.known_head = 0
         self._alone_since = 0
@@ -199,6 +201,8 @@ class Appender:
             self._on_snapshot(msgspec.structs.replace(snapshot, position=positions[snapshot.stream_id]))
         if self._on_commit is not None and positions:
             self._on_commit()
+        if batch.new.due and self._on_due is not None:
+            self._on_due()
 
     # --- when it fails
 

@@ -16,6 +16,7 @@ from cqrskit.aggregate import Aggregate, event_classes
 from cqrskit.checkpoints import Lease
 from cqrskit.commands import Handler, HandlerRegistry
 from cqrskit.consistency import Positions, Reader
+from cqrskit.due_commands import DueCommandRunner
 from cqrskit.elasticsearch.connection import Access
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.embedded import EmbeddedPostgres
@@ -29,6 +30,7 @@ from cqrskit.generations import generation_for
 from cqrskit.postgres.api_keys import PostgresApiKeys
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
 from cqrskit.postgres.connections import address_of, open_pool
+from cqrskit.postgres.due_commands import PostgresDueCommands
 from cqrskit.postgres.event_store import PostgresEventStore
 from cqrskit.postgres.feed import LogListener, LogNotifier
 from cqrskit.postgres.migrate import migrate, require_migrated
@@ -131,7 +133,10 @@ class Application:
             notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)
             api_keys = PostgresApiKeys(pool, url)
-            runtime = Runtime(self, settings, url, event_store, read_store, checkpoints, api_keys, notifier, listener)
+            due_commands = PostgresDueCommands(pool, url)
+            runtime = Runtime(
+                self, settings, url, event_store, read_store, checkpoints, api_keys, notifier, listener, due_commands
+            )
             stack.push_async_callback(runtime.close)
             await runtime.start(executor=executor, projections=projections or ())
             yield runtime
@@ -140,8 +145,8 @@ class Application:
 class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
-    `executor` takes commands, `reader` answers queries; `event_store`, `read_store` and `checkpoints` are the ports
-    beneath, `api_keys` knows who may call. `database_url` is the log's, also where it is an embedded one; it may hold a
+    `executor` takes commands, `reader` answers queries; `event_store`, `read_store`, `checkpoints` and `due_commands` are
+    the ports beneath, `api_keys` knows who may call. `database_url` is the log's, also of an embedded one; it may hold a
     password.
     """
 
@@ -156,6 +161,7 @@ class Runtime:
         api_keys: PostgresApiKeys,
         notifier: LogNotifier,
         listener: LogListener,
+        due_commands: PostgresDueCommands,
     ) -> None:
         self.application = application
         self.settings = settings
@@ -182,7 +188,10 @@ class Runtime:
             settings,
             snapshots=application.snapshots,
             on_commit=self._committed,
+            on_due=lambda: self._due_runner.wake(),
         )
+        self.due_commands = due_commands
+        self._due_runner = DueCommandRunner(due_commands, self.executor, application.handlers, settings)
 
     def _committed(self) -> None:
         self._listener.wake()
@@ -196,6 +205,7 @@ class Runtime:
         if executor:
             await self._notifier.start()
             await self.executor.start()
+            self._due_runner.start()
             if self.receipt_pruner is not None:
                 self._pruning = [asyncio.create_task(self.receipt_pruner.run(), name="cqrskit-receipts")]
         if executor or names:
@@ -274,7 +284,8 @@ class Runtime:
         )
 
     async def close(self) -> None:
-        """Finish the accepted commands, then stop the projections."""
+        """Finish the accepted commands, due ones too, then stop the projections."""
+        await self._due_runner.stop()
         await self.executor.stop()
         await end_tasks(self._pruning)
         if self.worker is not None:

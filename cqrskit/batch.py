@@ -1,7 +1,7 @@
 """A batch: commands that are decided together and appended in one transaction, with what was decided on each."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from cqrskit.errors import CqrskitError, Rejected, StreamConflict, remembered_refusal
-from cqrskit.event_store import NewBatch, Snapshot
+from cqrskit.event_store import DueChange, NewBatch, Snapshot
 from cqrskit.events import NewEvent
 from cqrskit.receipts import Receipt
 from cqrskit.submissions import CommandResult, Waiting
@@ -23,6 +23,7 @@ class Decision(msgspec.Struct):
     `looks` are the streams that it rests on beside those it appends to, with the version that was seen and the head at
     which that was certainly current. `content` and `outcome` are those of a command with a key, and `remembered_under`
     the keys for which receipts are to be written. `replay_of` is the receipt or the decision whose outcome it gets.
+    `due` is what it changes of the commands that wait for their time.
     """
 
     waiting: Waiting
@@ -37,6 +38,7 @@ class Decision(msgspec.Struct):
     remembered_under: tuple[str, ...] = ()
     position: int | None = None
     place: int = 0
+    due: Sequence[DueChange] = ()
     result: Any = None
 
     @property

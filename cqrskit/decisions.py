@@ -15,13 +15,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from cqrskit.aggregate import ProbeStopped, decision_time
 from cqrskit.batch import Batch, Decision
 from cqrskit.commands import HandlerRegistry, uuids_of
 from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected
-from cqrskit.event_store import LogReader, NewBatch
+from cqrskit.event_store import DueChange, LogReader, NewBatch
 from cqrskit.events import EventRegistry, NewEvent
 from cqrskit.loading import Loader
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 STREAMS_MAX = 20_000
 """So many streams, and those of one command more, are loaded for a batch before its first commands are decided."""
+encode_command = msgspec.json.Encoder().encode
 YIELD_EVERY_COMMANDS = 32
 """So often others get a turn while a batch is decided: above all the append of the batch before."""
 
@@ -132,6 +134,7 @@ class Decider:
         places: dict[UUID, int] = {}
         events: list[NewEvent] = []
         receipts: list[NewReceipt] = []
+        due: dict[str, DueChange] = {}
         anybody_looks = any(decision.only_looks for decision in batch.decisions)
         for decision in batch.decisions:
             if decision.events:
@@ -141,13 +144,15 @@ class Decider:
                 events += decision.events
             elif decision.only_looks:
                 self._place_looking(decision, places)
+            for change in decision.due:
+                due[change.key] = change
             if decision.position is None:
                 decision.place = decision.place or place
             if decision.remembered_under:
                 receipts += self._receipts_of(decision)
         if batch.due_snapshots:
             batch.snapshots = self._repository.take_snapshots(batch.due_snapshots)
-        batch.new = NewBatch(events, receipts)
+        batch.new = NewBatch(events, receipts, list(due.values()))
         return batch.new
 
     def _place_looking(self, decision: Decision, places: dict[UUID, int]) -> None:
@@ -310,7 +315,28 @@ class Decider:
             self._undo_pending()
             return Decision(waiting, repository.now, [], looks)
         outcome = self._codec.outcome_of_reply(reply) if waiting.keys else None
-        return Decision(waiting, repository.now, self._collect(batch, waiting.metadata), looks, reply, None, outcome)
+        due = self._due_changes(waiting) if repository.scheduled else ()
+        events = self._collect(batch, waiting.metadata)
+        return Decision(waiting, repository.now, events, looks, reply, None, outcome, due=due)
+
+    def _due_changes(self, waiting: Waiting) -> list[DueChange]:
+        """What the handler scheduled and took back. TypeError if nothing would tell whether it was stored."""
+        repository = self._repository
+        if not (repository.pending or waiting.keys):
+            raise TypeError(
+                "it schedules a command, but appends no event and has no idempotency key: after a lost answer nothing "
+                "would tell whether that took effect; do either"
+            )
+        changes = []
+        for wish in repository.scheduled:
+            if wish.command is None:
+                changes.append(DueChange(wish.key, None))
+                continue
+            self._handlers.handler_of(wish.command)
+            content = encode_command(wish.command)
+            changes.append(DueChange(wish.key, wish.at, type(wish.command).__name__, content, waiting.metadata))
+        repository.scheduled = []
+        return changes
 
     def _collect(self, batch: Batch, metadata: bytes) -> list[NewEvent]:
         """Take the handler's events into the batch; all of them are encoded first, since that may fail."""
@@ -337,6 +363,7 @@ class Decider:
     def _undo_pending(self) -> set[UUID]:
         """Forget, and name, the aggregates that a handler changed in vain; they are loaded and replayed again."""
         pending = self._repository.pending
+        self._repository.scheduled = []
         changed = {triggered.__dict__["originator_id"] for _, triggered in pending}
         if changed:
             self._repository.forget(changed)

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from cqrskit.events import NewEvent, RecordedEvent
 from cqrskit.partition import Partition
 from cqrskit.receipts import NewReceipt, Receipt
 
-__all__ = ["EventStore", "FeedBlock", "Found", "LockedLog", "LogReader", "NewBatch", "Snapshot"]
+__all__ = ["DueChange", "EventStore", "FeedBlock", "Found", "LockedLog", "LogReader", "NewBatch", "Snapshot"]
 
 
 class FeedBlock(msgspec.Struct, frozen=True):
@@ -28,11 +29,28 @@ class FeedBlock(msgspec.Struct, frozen=True):
     head: int
 
 
+class DueChange(msgspec.Struct, frozen=True, gc=False):
+    """A command to be run at `due_at`, stored under `key` in place of what was there; None there takes it back.
+
+    `content` is the command as JSON, `command` its class's name, `metadata` that of the decision that asked for it.
+    """
+
+    key: str
+    due_at: datetime | None
+    command: str = ""
+    content: bytes = b""
+    metadata: bytes = b""
+
+
 class NewBatch(msgspec.Struct, frozen=True, gc=False):
-    """What is appended in one transaction: events in their order, and receipts."""
+    """What is appended in one transaction: events in their order, receipts, and at most one change of each due command.
+
+    A batch with due commands has an event or a receipt too, which tells whether it is in the log.
+    """
 
     events: list[NewEvent]
     receipts: list[NewReceipt]
+    due: Sequence[DueChange] = ()
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):

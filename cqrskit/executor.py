@@ -53,9 +53,13 @@ class Executor:
         *,
         snapshots: SnapshotCodec | None = None,
         on_commit: Callable[[], None] | None = None,
+        on_due: Callable[[], None] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`on_commit` is called after each batch, to wake followers; `clock` gives aware times."""
+        """`on_commit` is called after each batch, to wake followers, `on_due` after one with due commands.
+
+        `clock` gives aware times.
+        """
         self._store = store
         self._handlers = handlers
         self._settings = settings
@@ -86,6 +90,7 @@ class Executor:
             timeout_seconds=settings.command_timeout_seconds,
             on_commit=on_commit,
             on_snapshot=self._snapshots.add,
+            on_due=on_due,
             clock=clock,
         )
 

@@ -10,12 +10,13 @@ from uuid import UUID
 import msgspec
 
 from cqrskit.aggregate import Aggregate, PendingEvents, make_aggregate
+from cqrskit.commands import Command
 from cqrskit.errors import AggregateExists, AggregateNotFound
 from cqrskit.event_store import Found, Snapshot
 from cqrskit.events import EventRegistry, RecordedEvent
 from cqrskit.snapshots import SnapshotCodec
 
-__all__ = ["PRESUMED", "Loaded", "MissingAggregate", "Repository", "Unproven"]
+__all__ = ["PRESUMED", "Loaded", "MissingAggregate", "Repository", "Scheduled", "Unproven"]
 
 P = ParamSpec("P")
 A = TypeVar("A", bound=Aggregate)
@@ -23,6 +24,7 @@ A = TypeVar("A", bound=Aggregate)
 ENTRY_BYTES = 600
 """About what an aggregate without attributes costs: the object, its dict, its id and its place in the cache."""
 PRESUMED = -1
+DUE_KEY_LENGTH_MAX = 255
 WEIGH_EVERY_VERSIONS = 64
 WEIGH_EVERY_YOUNG = 32
 
@@ -56,8 +58,18 @@ class Loaded(msgspec.Struct, gc=False):
     weight_bytes: int = ENTRY_BYTES
 
 
+class Scheduled(msgspec.Struct, frozen=True, gc=False):
+    """What a handler asked for: this command at this time under `key`; both None: nothing under it any more."""
+
+    key: str
+    command: Command | None = None
+    at: datetime | None = None
+
+
 class Repository:
     """The aggregates that one executor holds. Handlers use `get`, `find`, `create`, `now` and `conflicting_field`.
+
+    They also `schedule` commands for later, and `unschedule` them.
 
     A stream that was looked for and has no events is remembered as absent until it is forgotten.
     """
@@ -72,6 +84,7 @@ class Repository:
         self.conflicting_field: str | None = None
         self.pending = PendingEvents()
         self.touched: list[Loaded] = []
+        self.scheduled: list[Scheduled] = []
         self.required_as_of = 0
         self._registry = registry
         self._snapshots = snapshots
@@ -121,6 +134,31 @@ class Repository:
         aggregate._pending_events = self.pending  # type: ignore[assignment]
         loaded.aggregate = aggregate
         return aggregate
+
+    def schedule(self, command: Command, *, at: datetime, key: str) -> None:
+        """Have a command run at a time, once, by whichever process takes commands then; at once if that is past.
+
+        It is a part of the decision: stored if the handler's events are, and in their transaction. `key` names it, in
+        the whole log: a command that waits under the same key is replaced. The handler must append an event, or its
+        command have an idempotency key. Raises ValueError for a time without a zone or a key that is empty or longer
+        than 255 characters.
+        """
+        if at.tzinfo is None:
+            raise ValueError(f"{type(command).__name__} is scheduled at {at}, which has no time zone: give it one")
+        self._schedule(Scheduled(key, command, at))
+
+    def unschedule(self, key: str) -> None:
+        """Take back the command that waits under `key`, as a part of the decision; nothing if none waits.
+
+        One that a process has begun to run may still take effect, before this decision or after it.
+        """
+        self._schedule(Scheduled(key))
+
+    def _schedule(self, wish: Scheduled) -> None:
+        if not 0 < len(wish.key) <= DUE_KEY_LENGTH_MAX or "\0" in wish.key:
+            raise ValueError(f"a due command's key has 1 to {DUE_KEY_LENGTH_MAX} characters, none of them NUL")
+        if not self.pending.probing:
+            self.scheduled.append(wish)
 
     # --- for the executor
 

@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 import rich_click as click
 
 from cqrskit.cli.audit import audit_command
+from cqrskit.cli.due import due_group
 from cqrskit.cli.events import events_command
 from cqrskit.cli.explain import explain_command
 from cqrskit.cli.generations import generations_command
@@ -68,6 +69,7 @@ for _command in (
     rollback_command,
     verify_command,
     explain_command,
+    due_group,
 ):
     cqrskit_group.add_command(_command)
 

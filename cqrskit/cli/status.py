@@ -15,6 +15,7 @@ from cqrskit.application import Application, Runtime
 from cqrskit.cli.operating import console, opened, table_of
 from cqrskit.cli.running import FAILED, common_options, json_option, run, run_until_stopped
 from cqrskit.cli.wiring import app_option, application_of
+from cqrskit.due_commands import DueCommandsStatus
 from cqrskit.errors import ServerUnavailable
 from cqrskit.status import PartitionStatus, ProjectionStatus
 
@@ -53,6 +54,8 @@ def status_command(names: tuple[str, ...], app: str | None, watch: bool, check: 
         async with opened(application) as runtime:
             found = await _statuses(runtime, wanted)
             _print(application, found, as_json)
+            if not as_json and not wanted:
+                print("\n".join(_due(await runtime.due_commands.status())))
             return FAILED if check and any(each.problems for each in found) else 0
 
     async def all_the_time(stop: asyncio.Event) -> None:
@@ -120,6 +123,15 @@ def _drawn(application: Application, projections: Sequence[ProjectionStatus]) ->
     ]
     notes = [Text(f"{each.name}: {note}") for each in projections for note in _notes(each)]
     return Group(table_of(HEADINGS, rows, title=application.name), *notes)
+
+
+def _due(status: DueCommandsStatus) -> list[str]:
+    """How the commands are that wait for their time."""
+    late = f", the oldest overdue by {status.overdue_seconds:,.0f} s" if status.overdue_seconds >= 1 else ""
+    lines = [f"due commands: {status.waiting:,} waiting{late}, {status.parked:,} parked"]
+    if status.parked:
+        lines.append("due commands: see `cqrskit due list --parked`")
+    return lines
 
 
 def _moved_by(partitions: Sequence[PartitionStatus]) -> str:

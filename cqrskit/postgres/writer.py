@@ -57,10 +57,11 @@ class Writer:
         """Append in one statement outside any transaction; see `cqrskit.event_store.EventStore.append`.
 
         Behind a pooler a transaction is begun first. From then on the server knows us by our name, so that `end_lost`
-        finds us; a lone statement that arrives late would be given a session after everybody has looked for it.
+        finds us; a lone statement that arrives late would be given a session after everybody has looked for it. Due
+        commands are a second statement, which needs a transaction around both.
         """
         connection = await self._connected()
-        if is_pooled(connection):
+        if batch.due or is_pooled(connection):
             async with self.transaction() as begun:
                 return await append_batch(begun, self._url, batch, expected_head)
         try:
@@ -152,6 +153,8 @@ async def append_batch(
             statement("append_batch"), values_of(batch, expected_head), binary=True, prepare=True
         )
         row = await cursor.fetchone()
+        if batch.due and row is not None:
+            await connection.execute(statement("change_due_commands"), due_values_of(batch), binary=True)
     except psycopg.errors.UniqueViolation as error:
         raise (AlreadyThere if _is_of_something_new(error) else StreamConflict)(str(error)) from error
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
@@ -207,4 +210,17 @@ def values_of(batch: NewBatch, expected_head: int | None = None) -> dict[str, ob
         "positions": BigintColumn.of([each.position for each in receipts]),
         "places": IntegerColumn.of([each.place for each in receipts]),
         "kept_at": TimestamptzColumn.of([each.recorded_at for each in receipts]),
+    }
+
+
+def due_values_of(batch: NewBatch) -> dict[str, object]:
+    """The parameters of change_due_commands.sql."""
+    stored = [each for each in batch.due if each.due_at is not None]
+    return {
+        "taken_back": TextColumn.of([each.key for each in batch.due if each.due_at is None]),
+        "keys": TextColumn.of([each.key for each in stored]),
+        "due_at": TimestamptzColumn.of([each.due_at for each in stored if each.due_at is not None]),
+        "commands": TextColumn.of([each.command for each in stored]),
+        "contents": ByteaColumn.of([each.content for each in stored]),
+        "metadata": ByteaColumn.of([each.metadata for each in stored]),
     }

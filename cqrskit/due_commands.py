@@ -1,0 +1,210 @@
+"""Running commands when their time has come.
+
+A due command is stored with the decision that asked for it (`Repository.schedule`). Each process that takes commands
+runs those that are due, side by side with others: it leases some, gives them to the executor under the idempotency key
+``due:ID``, and removes them once their outcome is kept. A process that dies in between leaves them to the next one, to
+whom the receipt gives the first outcome. So a lease saves work; what makes a command take effect once is its key.
+
+What is due is told by the clock of this process, the one that the executor decides by: a handler that compares
+`Repository.now` with the time that it asked for never finds itself too early. Leases count by the database's clock.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from cqrskit.commands import Command, HandlerRegistry
+from cqrskit.errors import (
+    Busy,
+    CommitUnknown,
+    CqrskitError,
+    DeadlineExceeded,
+    Rejected,
+    ServerUnavailable,
+    ShuttingDown,
+    UnknownCommand,
+)
+from cqrskit.events import Metadata
+from cqrskit.executor import Executor
+from cqrskit.settings import Settings
+from cqrskit.tasks import end_tasks
+
+__all__ = ["ClaimedCommand", "DueCommand", "DueCommandRunner", "DueCommands", "DueCommandsStatus"]
+
+log = structlog.get_logger(__name__)
+
+COUNT_MAX = 100
+"""So many commands one process leases at once."""
+POLL_INTERVAL_SECONDS = 0.5
+"""Another process may have stored something that is due earlier than what we wait for."""
+ATTEMPTS_MAX = 6
+FIRST_PAUSE_SECONDS = 1.0
+PAUSE_MAX_SECONDS = 60.0
+TRANSIENT = (Busy, CommitUnknown, DeadlineExceeded, ServerUnavailable, ShuttingDown)
+"""The command is not at fault: it is tried again for as long as it takes."""
+
+
+class ClaimedCommand(msgspec.Struct, frozen=True):
+    """A due command that is leased to us; `attempts` have failed before."""
+
+    id: int
+    key: str
+    command: str
+    content: bytes
+    metadata: bytes
+    due_at: datetime
+    attempts: int
+
+
+class DueCommand(msgspec.Struct, frozen=True):
+    """A stored command as an operator sees it; `error` is its last failure, `parked_at` None while it is to be run."""
+
+    id: int
+    key: str
+    command: str
+    due_at: datetime
+    attempts: int
+    error: str | None
+    parked_at: datetime | None
+
+
+class DueCommandsStatus(msgspec.Struct, frozen=True):
+    """How many commands wait and how many are parked; `overdue_seconds` is how long the oldest waiting one is due."""
+
+    waiting: int
+    parked: int
+    overdue_seconds: float
+
+
+class DueCommands(Protocol):
+    """The stored commands; `cqrskit.postgres.due_commands` is the adapter. Each method raises ServerUnavailable."""
+
+    async def claim(self, now: datetime, count_max: int, *, seconds: float) -> list[ClaimedCommand]:
+        """Lease at most so many that are due at `now` and that nobody has, for so long."""
+
+    async def next_run_at(self) -> datetime | None:
+        """When the next one is to be tried that nobody has; None if there is none."""
+
+    async def remove(self, ids: Sequence[int]) -> None:
+        """Delete those whose outcome is kept."""
+
+    async def put_off(self, claimed: ClaimedCommand, *, attempts: int, run_at: datetime, error: str | None) -> None:
+        """End the lease, and have it tried again at a time."""
+
+    async def park(self, claimed: ClaimedCommand, *, attempts: int, error: str) -> None:
+        """End the lease, and set it aside with its error."""
+
+
+class DueCommandRunner:
+    """Runs due commands through an executor until it is stopped."""
+
+    def __init__(
+        self,
+        store: DueCommands,
+        executor: Executor,
+        handlers: HandlerRegistry,
+        settings: Settings,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._classes: dict[str, type[Command]] = {each.__name__: each for each in handlers.command_classes}
+        self._settings = settings
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look for what is due, overdue commands first."""
+        self._task = asyncio.create_task(self._run(), name="cqrskit-due-commands")
+
+    def wake(self) -> None:
+        """Something was stored: look again."""
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Finish what is running, up to `shutdown_timeout_seconds`; what is left is for the next start."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=self._settings.shutdown_timeout_seconds)
+            await end_tasks([self._task])
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            pause_seconds = POLL_INTERVAL_SECONDS
+            self._wake.clear()
+            try:
+                if await self.run_due() == COUNT_MAX:
+                    continue
+                pause_seconds = await self._pause_seconds()
+            except ServerUnavailable as error:
+                log.warning("due_commands.wait_for_server", reason=str(error))
+            except Exception:
+                log.exception("due_commands.failed")
+            if self._stopping:
+                return
+            try:
+                async with asyncio.timeout(pause_seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _pause_seconds(self) -> float:
+        """Until the next one is due, at most until others may have stored something."""
+        next_at = await self._store.next_run_at()
+        if next_at is None:
+            return POLL_INTERVAL_SECONDS
+        return min(max((next_at - self._clock()).total_seconds(), 0.0), POLL_INTERVAL_SECONDS)
+
+    async def run_due(self) -> int:
+        """Run what is due now, at most 100 commands; how many were leased."""
+        claimed = await self._store.claim(self._clock(), COUNT_MAX, seconds=self._settings.lease_seconds)
+        ended = await asyncio.gather(*map(self._run_one, claimed), return_exceptions=True)
+        kept = [each.id for each, outcome in zip(claimed, ended, strict=True) if outcome is None]
+        if kept:
+            await self._store.remove(kept)
+        for each, outcome in zip(claimed, ended, strict=True):
+            if isinstance(outcome, Exception):
+                await self._failed(each, outcome)
+            elif outcome is not None:
+                raise outcome
+        return len(claimed)
+
+    async def _run_one(self, claimed: ClaimedCommand) -> None:
+        """Run one; return once its outcome is kept. A refusal is an outcome."""
+        command_class = self._classes.get(claimed.command)
+        if command_class is None:
+            raise UnknownCommand(claimed.command)
+        command = msgspec.json.decode(claimed.content, type=command_class)
+        caused_by = msgspec.json.decode(claimed.metadata or b"{}", type=Metadata)
+        metadata = msgspec.structs.replace(caused_by, command=None)
+        try:
+            await self._executor.execute(command, metadata, key=f"due:{claimed.id}")
+        except Rejected as refusal:
+            log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
+
+    async def _failed(self, claimed: ClaimedCommand, error: Exception) -> None:
+        """Have it tried again after a pause; park it if it is at fault and was tried often enough."""
+        reason = str(error) if isinstance(error, CqrskitError) else f"{type(error).__name__}: {error}"
+        reason = reason.replace("\0", "")
+        if isinstance(error, TRANSIENT):
+            run_at = self._clock() + timedelta(seconds=FIRST_PAUSE_SECONDS)
+            await self._store.put_off(claimed, attempts=claimed.attempts, run_at=run_at, error=reason)
+            return
+        attempts = claimed.attempts + 1
+        about = {"key": claimed.key, "command": claimed.command, "attempts": attempts, "reason": reason}
+        if attempts >= ATTEMPTS_MAX:
+            await self._store.park(claimed, attempts=attempts, error=reason)
+            log.error("due_command.parked", **about)
+            return
+        pause_seconds = min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), PAUSE_MAX_SECONDS)
+        run_at = self._clock() + timedelta(seconds=pause_seconds)
+        await self._store.put_off(claimed, attempts=attempts, run_at=run_at, error=reason)
+        log.warning("due_command.failed", **about)

@@ -1,0 +1,81 @@
+"""Due commands in Postgres: one statement each, so that a pooler may stand between."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from cqrskit.due_commands import ClaimedCommand, DueCommand, DueCommandsStatus
+from cqrskit.postgres.connections import AsyncPool, connection_errors
+from cqrskit.postgres.sql import statement
+
+__all__ = ["PostgresDueCommands"]
+
+
+class PostgresDueCommands:
+    """The commands that wait in one database. See the port, `cqrskit.due_commands.DueCommands`."""
+
+    def __init__(self, pool: AsyncPool, url: str) -> None:
+        self._pool = pool
+        self._url = url
+
+    async def claim(self, now: datetime, count_max: int, *, seconds: float) -> list[ClaimedCommand]:
+        """See the port."""
+        found = await self._fetch("claim_due_commands", {"now": now, "count": count_max, "seconds": seconds})
+        return sorted((ClaimedCommand(*row) for row in found), key=lambda each: (each.due_at, each.id))
+
+    async def next_run_at(self) -> datetime | None:
+        """See the port."""
+        ((found,),) = await self._fetch("find_next_due_command", {})
+        next_at: datetime | None = found
+        return next_at
+
+    async def remove(self, ids: Sequence[int]) -> None:
+        """See the port."""
+        await self._change("remove_due_commands", {"ids": list(ids)})
+
+    async def put_off(self, claimed: ClaimedCommand, *, attempts: int, run_at: datetime, error: str | None) -> None:
+        """See the port."""
+        values = {"id": claimed.id, "attempts": attempts, "run_at": run_at, "error": error, "park": False}
+        await self._change("put_off_due_command", values)
+
+    async def park(self, claimed: ClaimedCommand, *, attempts: int, error: str) -> None:
+        """See the port."""
+        values = {"id": claimed.id, "attempts": attempts, "run_at": claimed.due_at, "error": error, "park": True}
+        await self._change("put_off_due_command", values)
+
+    # --- for operators
+
+    async def list_all(self, *, only_parked: bool, count_max: int) -> list[DueCommand]:
+        """Stored commands, those first that are due first."""
+        found = await self._fetch("list_due_commands", {"only_parked": only_parked, "count": count_max})
+        return [DueCommand(*row) for row in found]
+
+    async def status(self) -> DueCommandsStatus:
+        """How many there are, and how late the oldest is."""
+        ((waiting, parked, oldest),) = await self._fetch("measure_due_commands", {})
+        overdue_seconds = 0.0 if oldest is None else max((datetime.now(UTC) - oldest).total_seconds(), 0.0)
+        return DueCommandsStatus(waiting, parked, overdue_seconds)
+
+    async def retry(self, key: str) -> bool:
+        """Have a parked command tried again, at once; False if none is parked under this key."""
+        return await self._change("retry_due_command", {"key": key}) > 0
+
+    async def drop(self, key: str) -> bool:
+        """Delete a parked command; False if none is parked under this key."""
+        return await self._change("drop_due_command", {"key": key}) > 0
+
+    # --- connections
+
+    async def _fetch(self, name: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        cursor = await self._execute(name, values)
+        return await cursor.fetchall()
+
+    async def _change(self, name: str, values: Mapping[str, object]) -> int:
+        return (await self._execute(name, values)).rowcount
+
+    async def _execute(self, name: str, values: Mapping[str, object]) -> psycopg.AsyncCursor[tuple[Any, ...]]:
+        with connection_errors(self._url):
+            async with self._pool.connection() as connection:
+                return await connection.execute(statement(name), values)

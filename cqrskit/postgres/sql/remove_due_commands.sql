@@ -1,0 +1,1 @@
+DELETE FROM due_commands WHERE id = ANY(%(ids)s)
