@@ -145,9 +145,9 @@ class Application:
 class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
-    `executor` takes commands, `reader` answers queries; `event_store`, `read_store`, `checkpoints` and `due_commands` are
-    the ports beneath, `api_keys` knows who may call. `database_url` is the log's, also of an embedded one; it may hold a
-    password.
+    `executor` takes commands, `reader` answers queries; `event_store`, `read_store`, `checkpoints` and `due_commands`
+    are the ports beneath, `api_keys` knows who may call. `database_url` is the log's, also of an embedded one; it may
+    hold a password.
     """
 
     def __init__(

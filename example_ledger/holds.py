@@ -142,6 +142,8 @@ def place_hold(command: PlaceHold, repository: Repository) -> HoldState:
         metadata=command.metadata,
         expires_at=_expiry_of(command, repository.now),
     )
+    if hold.expires_at is not None:
+        repository.schedule(ExpireHold(hold_id=hold_id), at=hold.expires_at, key=_due_key(hold_id))
     return HoldState(hold_id, "held", amount, hold.expires_at)
 
 
@@ -168,6 +170,7 @@ def capture_hold(command: CaptureHold, repository: Repository) -> HoldState:
         description=hold.description,
     )
     hold.capture(amount, effective_at)
+    _take_back_expiry(hold, repository)
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
 
 
@@ -180,6 +183,7 @@ def void_hold(command: VoidHold, repository: Repository) -> HoldState:
     _check_held(hold, repository.now)
     _release(hold, repository)
     hold.void()
+    _take_back_expiry(hold, repository)
     return HoldState(hold.id, hold.status, 0, hold.expires_at)
 
 
@@ -194,6 +198,16 @@ def expire_hold(command: ExpireHold, repository: Repository) -> HoldState:
         hold.expire()
     amount = hold.amount if hold.status == "held" else hold.captured_amount
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
+
+
+def _due_key(hold_id: UUID) -> str:
+    return f"hold:{hold_id}"
+
+
+def _take_back_expiry(hold: Transfer, repository: Repository) -> None:
+    """Nobody needs to look at a hold that has ended. One who does all the same finds that there is nothing to do."""
+    if hold.expires_at is not None:
+        repository.unschedule(_due_key(hold.id))
 
 
 def _find(hold_id: UUID, repository: Repository) -> Transfer | None:
