@@ -37,6 +37,7 @@ from cqrskit.executor import CommandResult, Executor
 from cqrskit.identifiers import new_id
 from cqrskit.projection import Projection, on
 from cqrskit.query import All, Any, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
+from cqrskit.reactions import Reaction
 from cqrskit.read_store import IndexSettings, Page, Stored
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings, load_settings
@@ -87,6 +88,7 @@ __all__ = [
     "ProjectionStatus",
     "Query",
     "Range",
+    "Reaction",
     "Reader",
     "RebuildRequired",
     "RecordedEvent",

@@ -36,6 +36,7 @@ from cqrskit.postgres.migrate import migrate, require_migrated
 from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
+from cqrskit.reactions import Reaction, ReactionRunner, check_reactions
 from cqrskit.read_store import ReadStore
 from cqrskit.retention import ReceiptPruner
 from cqrskit.settings import Settings
@@ -62,6 +63,7 @@ class Application:
         projections: Sequence[type[Projection]] = (),
         upcasters: Sequence[Upcaster] = (),
         retired: Sequence[str] = (),
+        reactions: Sequence[type[Reaction]] = (),
     ) -> None:
         """`name` is for people; `aggregates` declare the events that the log may hold.
 
@@ -78,7 +80,9 @@ class Application:
         )
         self.handlers = HandlerRegistry(handlers)
         self.snapshots = SnapshotCodec(self.aggregates)
+        self.reactions = tuple(reactions)
         self._check_projections()
+        check_reactions(self.name, self.reactions, self.registry)
 
     def _check_projections(self) -> None:
         names: set[str] = set()
@@ -186,7 +190,13 @@ class Runtime:
             on_due=lambda: self._due_runner.wake(),
         )
         self.due_commands = due_commands
-        self._due_runner = DueCommandRunner(due_commands, self.executor, application.handlers, settings)
+        self._reactions = ReactionRunner(
+            application.reactions, due_commands, event_store, application.registry, application.handlers, settings,
+            wake=listener.follow(), stored=lambda: self._due_runner.wake(),
+        )  # fmt: skip
+        self._due_runner = DueCommandRunner(
+            due_commands, self.executor, application.handlers, settings, react_again=self._reactions.react_again
+        )
 
     def _committed(self) -> None:
         self._listener.wake()
@@ -201,6 +211,7 @@ class Runtime:
             await self._notifier.start()
             await self.executor.start()
             self._due_runner.start()
+            await self._reactions.start()
             if self.receipt_pruner is not None:
                 self._pruning = [asyncio.create_task(self.receipt_pruner.run(), name="cqrskit-receipts")]
         if executor or names:
@@ -280,6 +291,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Finish the accepted commands, due ones too, then stop the projections."""
+        await self._reactions.stop()
         await self._due_runner.stop()
         await self.executor.stop()
         await end_tasks(self._pruning)
