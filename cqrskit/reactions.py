@@ -35,7 +35,6 @@ from cqrskit.tasks import end_tasks
 __all__ = [
     "Reaction",
     "ReactionRunner",
-    "ReactionStatus",
     "ReactionStore",
     "StoredCommand",
     "check_reactions",
@@ -111,14 +110,6 @@ class StoredCommand(msgspec.Struct, frozen=True):
     content: bytes
     metadata: bytes
     error: str | None = None
-
-
-class ReactionStatus(msgspec.Struct, frozen=True):
-    """How far a reaction is, and how many events it lags behind the log."""
-
-    name: str
-    position: int
-    lag_events: int
 
 
 class ReactionStore(Protocol):

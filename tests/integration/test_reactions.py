@@ -8,6 +8,7 @@ import pytest
 
 from cqrskit import Application, Command, DefinitionError, Reaction, RecordedEvent, Runtime, Settings, on
 from cqrskit.testing import eventually
+from cqrskit.testing.worker_process import WorkerProcess
 from tests.integration.counting import POISON, Counter, Grow, Require, grow, require
 
 mended: set[str] = set()
@@ -102,3 +103,17 @@ def test_what_cannot_work_is_said_at_the_start() -> None:
         Application("nothing", aggregates=[], handlers=[], reactions=[Mirror])
     with pytest.raises(DefinitionError, match="two reactions"):
         Application("twice", aggregates=[Counter], handlers=[grow], reactions=[Mirror, Mirror])
+
+
+async def test_each_event_has_its_effect_once_though_the_process_is_killed_again_and_again(settings: Settings) -> None:
+    counter_id = uuid4()
+    async with Application("feeding", aggregates=[Counter], handlers=[grow]).open(settings) as feeding:
+        for _ in range(5):
+            await feeding.executor.execute_many([Grow(counter_id=counter_id) for _ in range(100)])
+    variables = {"CQRSKIT_DATABASE_URL": str(settings.database_url), "CQRSKIT_LEASE_SECONDS": "0.3"}
+    for seconds in ("0.01", "0.03", "0.1", "0.3"):
+        async with WorkerProcess("tests.integration.reacting", seconds, variables=variables) as process:
+            assert await process.ended() == -9
+    async with mirroring.open(settings) as runtime:
+        await eventually(lambda: level(settings), timeout_seconds=30)
+        assert await value(runtime, mirror_of(counter_id)) == 500 * 10_000
