@@ -38,6 +38,7 @@ from cqrskit.executor import CommandResult, Executor
 from cqrskit.identifiers import new_id
 from cqrskit.projection import Projection, on
 from cqrskit.query import All, Any, Condition, Exists, Match, Not, Prefix, Query, Range, Sort, Term, Terms
+from cqrskit.reactions import Reaction
 from cqrskit.read_store import IndexSettings, Page, Stored
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings, load_settings
@@ -90,6 +91,7 @@ __all__ = [
     "Query",
     "Range",
     "RateLimited",
+    "Reaction",
     "Reader",
     "RebuildRequired",
     "RecordedEvent",

@@ -6,7 +6,6 @@
 import asyncio
 import contextlib
 import difflib
-import gc
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -26,6 +25,7 @@ from cqrskit.events import EventRegistry
 from cqrskit.executor import Executor
 from cqrskit.explanation import Explainer
 from cqrskit.fingerprint import fingerprint_of
+from cqrskit.garbage import collect_garbage_rarely
 from cqrskit.generations import generation_for
 from cqrskit.postgres.api_keys import PostgresApiKeys
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
@@ -37,6 +37,7 @@ from cqrskit.postgres.migrate import migrate, require_migrated
 from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
+from cqrskit.reactions import Reaction, ReactionRunner, check_reactions
 from cqrskit.read_store import ReadStore
 from cqrskit.retention import ReceiptPruner
 from cqrskit.settings import Settings
@@ -63,6 +64,7 @@ class Application:
         projections: Sequence[type[Projection]] = (),
         upcasters: Sequence[Upcaster] = (),
         retired: Sequence[str] = (),
+        reactions: Sequence[type[Reaction]] = (),
     ) -> None:
         """`name` is for people; `aggregates` declare the events that the log may hold.
 
@@ -79,7 +81,9 @@ class Application:
         )
         self.handlers = HandlerRegistry(handlers)
         self.snapshots = SnapshotCodec(self.aggregates)
+        self.reactions = tuple(reactions)
         self._check_projections()
+        check_reactions(self.name, self.reactions, self.registry)
 
     def _check_projections(self) -> None:
         names: set[str] = set()
@@ -191,7 +195,13 @@ class Runtime:
             on_due=lambda: self._due_runner.wake(),
         )
         self.due_commands = due_commands
-        self._due_runner = DueCommandRunner(due_commands, self.executor, application.handlers, settings)
+        self._reactions = ReactionRunner(
+            application.reactions, due_commands, event_store, application.registry, application.handlers, settings,
+            wake=listener.follow(), stored=lambda: self._due_runner.wake(),
+        )  # fmt: skip
+        self._due_runner = DueCommandRunner(
+            due_commands, self.executor, application.handlers, settings, react_again=self._reactions.react_again
+        )
 
     def _committed(self) -> None:
         self._listener.wake()
@@ -201,11 +211,12 @@ class Runtime:
         """Begin to take commands and to run projections."""
         names = list(projections)
         if executor or names:
-            _collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
+            collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
         if executor:
             await self._notifier.start()
             await self.executor.start()
             self._due_runner.start()
+            await self._reactions.start()
             if self.receipt_pruner is not None:
                 self._pruning = [asyncio.create_task(self.receipt_pruner.run(), name="cqrskit-receipts")]
         if executor or names:
@@ -285,6 +296,7 @@ class Runtime:
 
     async def close(self) -> None:
         """Finish the accepted commands, due ones too, then stop the projections."""
+        await self._reactions.stop()
         await self._due_runner.stop()
         await self.executor.stop()
         await end_tasks(self._pruning)
@@ -333,16 +345,6 @@ class Runtime:
         generations = await self.checkpoints.generations()
         for projection in self.application.projections:
             generation_for(projection, fingerprint_of(projection), generations)
-
-
-def _collect_garbage_rarely(threshold_objects: int) -> None:
-    """Commands and folds make many objects that die by themselves; looking for cycles among them costs much time.
-
-    What is there now is not looked at again, and a full search waits for a thousand of the small ones.
-    """
-    if threshold_objects:
-        gc.freeze()
-        gc.set_threshold(threshold_objects, 20, 50)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ What is due is told by the clock of this process, the one that the executor deci
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -37,6 +37,8 @@ __all__ = ["ClaimedCommand", "DueCommand", "DueCommandRunner", "DueCommands", "D
 
 log = structlog.get_logger(__name__)
 
+REACTION = "reaction:"
+"""Keys that begin so name an event's position, and are idempotency keys themselves."""
 COUNT_MAX = 100
 """So many commands one process leases at once."""
 POLL_INTERVAL_SECONDS = 0.5
@@ -109,8 +111,11 @@ class DueCommandRunner:
         handlers: HandlerRegistry,
         settings: Settings,
         *,
+        react_again: Callable[[bytes], Awaitable[list[Command]]] | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`react_again` gives the commands of a reaction that failed; see `cqrskit.reactions`."""
+        self._react_again = react_again
         self._store = store
         self._executor = executor
         self._classes: dict[str, type[Command]] = {each.__name__: each for each in handlers.command_classes}
@@ -179,14 +184,21 @@ class DueCommandRunner:
 
     async def _run_one(self, claimed: ClaimedCommand) -> None:
         """Run one; return once its outcome is kept. A refusal is an outcome."""
+        if claimed.command == "reaction" and self._react_again is not None:
+            for number, made in enumerate(await self._react_again(claimed.content)):
+                await self._execute(claimed, made, f"{claimed.key}:{number}")
+            return
         command_class = self._classes.get(claimed.command)
         if command_class is None:
             raise UnknownCommand(claimed.command)
         command = msgspec.json.decode(claimed.content, type=command_class)
+        await self._execute(claimed, command, claimed.key if claimed.key.startswith(REACTION) else f"due:{claimed.id}")
+
+    async def _execute(self, claimed: ClaimedCommand, command: Command, key: str) -> None:
         caused_by = msgspec.json.decode(claimed.metadata or b"{}", type=Metadata)
         metadata = msgspec.structs.replace(caused_by, command=None)
         try:
-            await self._executor.execute(command, metadata, key=f"due:{claimed.id}")
+            await self._executor.execute(command, metadata, key=key)
         except Rejected as refusal:
             log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
 

@@ -7,7 +7,6 @@ when it has come at least as far as the live one: so no reader is ever taken bac
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from cqrskit.event_store import EventStore
 from cqrskit.events import EventRegistry
 from cqrskit.fingerprint import Fingerprint, fingerprint_of
 from cqrskit.folding import Folded, Folding
+from cqrskit.garbage import collect_garbage_rarely
 from cqrskit.generations import (
     check_index,
     coming_generation,
@@ -252,8 +252,7 @@ async def build_slice(parts: Parts, projection: type[Projection], generation: in
 
     Raises ProjectionStopped if somebody else does, or if its index is another than the one that was begun.
     """
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD_OBJECTS, 20, 50)
+    collect_garbage_rarely(GARBAGE_THRESHOLD_OBJECTS)
     lease = await _claimed(parts, projection, generation, partition)
     if lease is None:
         raise ProjectionStopped(

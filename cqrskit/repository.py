@@ -155,6 +155,8 @@ class Repository:
         self._schedule(Scheduled(key))
 
     def _schedule(self, wish: Scheduled) -> None:
+        if wish.key.startswith("reaction:"):
+            raise ValueError(f"the key {wish.key!r} would be taken for a reaction's: let it begin otherwise")
         if not 0 < len(wish.key) <= DUE_KEY_LENGTH_MAX or "\0" in wish.key:
             raise ValueError(f"a due command's key has 1 to {DUE_KEY_LENGTH_MAX} characters, none of them NUL")
         if not self.pending.probing:

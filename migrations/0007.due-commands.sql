@@ -21,3 +21,10 @@ CREATE INDEX due_commands_run_at ON due_commands (run_at) WHERE parked_at IS NUL
 COMMENT ON COLUMN due_commands.id IS 'A new one for each time that something is stored under a key.';
 COMMENT ON COLUMN due_commands.run_at IS 'When it is tried next: at due_at, or later after a failure.';
 COMMENT ON COLUMN due_commands.leased_until IS 'So long other processes leave it to the one that runs it.';
+
+CREATE TABLE reactions (
+    name text COLLATE "C" PRIMARY KEY,
+    position bigint NOT NULL
+);
+
+COMMENT ON TABLE reactions IS 'Up to where each reaction has stored its commands; it moves in the transaction that stores them.';

@@ -55,7 +55,7 @@ def status_command(names: tuple[str, ...], app: str | None, watch: bool, check: 
             found = await _statuses(runtime, wanted)
             _print(application, found, as_json)
             if not as_json and not wanted:
-                print("\n".join(_due(await runtime.due_commands.status())))
+                print("\n".join([*_due(await runtime.due_commands.status()), *await _reactions(runtime)]))
             return FAILED if check and any(each.problems for each in found) else 0
 
     async def all_the_time(stop: asyncio.Event) -> None:
@@ -132,6 +132,19 @@ def _due(status: DueCommandsStatus) -> list[str]:
     if status.parked:
         lines.append("due commands: see `cqrskit due list --parked`")
     return lines
+
+
+async def _reactions(runtime: Runtime) -> list[str]:
+    """How far each reaction is; what it parked is among the due commands."""
+    names = [each.name for each in runtime.application.reactions]
+    positions = await runtime.due_commands.positions(names) if names else {}
+    head = await runtime.event_store.head()
+    return [
+        f"reaction {name}: position {positions[name]:,}, lag {head - positions[name]:,} events"
+        if name in positions
+        else f"reaction {name}: it was never started: run `cqrskit serve`"
+        for name in names
+    ]
 
 
 def _moved_by(partitions: Sequence[PartitionStatus]) -> str:

@@ -9,6 +9,7 @@ import psycopg
 from cqrskit.due_commands import ClaimedCommand, DueCommand, DueCommandsStatus
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
+from cqrskit.reactions import StoredCommand
 
 __all__ = ["PostgresDueCommands"]
 
@@ -44,6 +45,34 @@ class PostgresDueCommands:
         """See the port."""
         values = {"id": claimed.id, "attempts": attempts, "run_at": claimed.due_at, "error": error, "park": True}
         await self._change("put_off_due_command", values)
+
+    # --- for reactions
+
+    async def register(self, name: str, *, from_start: bool) -> None:
+        """See `cqrskit.reactions.ReactionStore`."""
+        await self._change("register_reaction", {"name": name, "from_start": from_start})
+
+    async def positions(self, names: Sequence[str]) -> dict[str, int]:
+        """See `cqrskit.reactions.ReactionStore`."""
+        return dict(await self._fetch("list_reactions", {"names": list(names)}))
+
+    async def advance(
+        self, name: str, after: int, until: int, now: datetime, commands: Sequence[StoredCommand]
+    ) -> bool:
+        """See `cqrskit.reactions.ReactionStore`."""
+        values = {
+            "name": name,
+            "after": after,
+            "until": until,
+            "now": now,
+            "keys": [each.key for each in commands],
+            "commands": [each.command for each in commands],
+            "contents": [each.content for each in commands],
+            "metadata": [each.metadata for each in commands],
+            "errors": [each.error for each in commands],
+        }
+        ((moved,),) = await self._fetch("advance_reaction", values)
+        return bool(moved)
 
     # --- for operators
 

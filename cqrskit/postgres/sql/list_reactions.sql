@@ -1,0 +1,1 @@
+SELECT name, position FROM reactions WHERE name = ANY(%(names)s)
