@@ -2,7 +2,7 @@
 
 A due command is stored with the decision that asked for it (`Repository.schedule`). Each process that takes commands
 runs those that are due, side by side with others: it leases some, gives them to the executor under the idempotency key
-``due:ID``, and removes them once their outcome is kept. A process that dies in between leaves them to the next one, to
+``·due:ID``, and removes them once their outcome is kept. A process that dies in between leaves them to the next one, to
 whom the receipt gives the first outcome. So a lease saves work; what makes a command take effect once is its key.
 
 What is due is told by the clock of this process, the one that the executor decides by: a handler that compares
@@ -23,6 +23,7 @@ from cqrskit.errors import (
     CommitUnknown,
     CqrskitError,
     DeadlineExceeded,
+    IdempotencyConflict,
     Rejected,
     ServerUnavailable,
     ShuttingDown,
@@ -38,6 +39,8 @@ __all__ = ["ClaimedCommand", "DueCommand", "DueCommandRunner", "DueCommands", "D
 log = structlog.get_logger(__name__)
 
 REACTION = "reaction:"
+OWN_KEY = "·"
+"""Begins the idempotency keys made here: no HTTP header can carry it, so that no client can use one of them before."""
 """Keys that begin so name an event's position, and are idempotency keys themselves."""
 COUNT_MAX = 100
 """So many commands one process leases at once."""
@@ -198,7 +201,9 @@ class DueCommandRunner:
         caused_by = msgspec.json.decode(claimed.metadata or b"{}", type=Metadata)
         metadata = msgspec.structs.replace(caused_by, command=None)
         try:
-            await self._executor.execute(command, metadata, key=key)
+            await self._executor.execute(command, metadata, key=OWN_KEY + key)
+        except IdempotencyConflict:
+            raise  # no outcome of this command: somebody has taken its key
         except Rejected as refusal:
             log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
 

@@ -386,6 +386,7 @@ class Projector:
         The request is forgotten only when its outcome is kept, so that whoever goes on after a crash tries again.
         """
         await self._writes.finish()
+        self._refused.clear()  # nothing is gathered that was folded before they were refused
         self._looked_at = time.monotonic()
         wanted = {key.key: key for key in await self._parked.load() if key.retry_requested}
         if not wanted:

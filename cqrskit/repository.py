@@ -157,8 +157,8 @@ class Repository:
     def _schedule(self, wish: Scheduled) -> None:
         if wish.key.startswith("reaction:"):
             raise ValueError(f"the key {wish.key!r} would be taken for a reaction's: let it begin otherwise")
-        if not 0 < len(wish.key) <= DUE_KEY_LENGTH_MAX or "\0" in wish.key:
-            raise ValueError(f"a due command's key has 1 to {DUE_KEY_LENGTH_MAX} characters, none of them NUL")
+        if not 0 < len(wish.key) <= DUE_KEY_LENGTH_MAX or not wish.key.isprintable():
+            raise ValueError(f"a due command's key has 1 to {DUE_KEY_LENGTH_MAX} printable characters")
         if not self.pending.probing:
             self.scheduled.append(wish)
 

@@ -247,3 +247,14 @@ async def test_it_works_behind_a_pooler(pgbouncer_dsn: str) -> None:
             return await value(runtime, counter_id) == 11
 
         await eventually(grown)
+
+
+async def test_no_client_can_take_the_key_under_which_a_due_command_runs(settings: Settings) -> None:
+    """Ids count up, so that anybody could guess the next one."""
+    counter_id = uuid4()
+    async with opened(settings) as runtime:
+        for number in range(1, 4):
+            await runtime.executor.execute(Grow(counter_id=uuid4()), key=f"due:{number}")
+        await runtime.executor.execute(GrowLater(counter_id=counter_id, name="a", seconds=0.1))
+        await eventually(lambda: waiting(settings) == 0)
+        assert await value(runtime, counter_id) == 11
