@@ -10,6 +10,7 @@ from cqrskit.checkpoints import GenerationState
 from cqrskit.fingerprint import fingerprint_of
 from cqrskit.folding import event_key
 from cqrskit.testing import assert_projection_exact, eventually
+from cqrskit.testing.leases import leased
 from tests.integration.counting import Counter, Counts, Grow, Label, counting, grow, label
 from tests.integration.test_parking import grow as grow_by
 from tests.integration.test_parking import level, retried
@@ -189,3 +190,27 @@ async def test_a_projection_that_stops_at_too_many_refused_documents_leaves_none
         await eventually(lambda: runtime.stopped_projections == ["lasts"], timeout_seconds=30)
         (status,) = await runtime.status(count_documents=False)
         assert status.position == 0, "the checkpoint has passed documents that are neither written nor parked"
+
+
+async def test_a_key_that_was_refused_on_an_idle_log_takes_its_next_events_after_a_retry(settings: Settings) -> None:
+    """In one and the same projector: nothing of the refusal may be left in its memory."""
+    async with application(Lasts).open(settings) as runtime:
+        counter_id = uuid4()
+        for text in ("good", "bad \x00"):
+            await runtime.executor.execute(Label(counter_id=counter_id, text=text))
+        projector = runtime.projector(Lasts(), await leased(runtime, Lasts))
+        await projector.open()
+        while not await projector.step():
+            continue
+        (parked,) = await runtime.checkpoints.parked("lasts", 1)
+        assert await runtime.checkpoints.skip("lasts", 1, parked.key, parked.position)
+        await runtime.checkpoints.request_retry("lasts", 1, [parked.key])
+        await projector.retry_parked()
+        assert await runtime.checkpoints.parked("lasts", 1) == []
+        await runtime.executor.execute(Label(counter_id=counter_id, text="next"))
+        while not await projector.step():
+            continue
+        await projector.stop()
+        stored = await runtime.read_store.get(Lasts.index(1), str(counter_id))
+        assert stored is not None
+        assert stored.document == Text("next")
