@@ -26,6 +26,7 @@ from cqrskit.errors import (
     StreamConflict,
 )
 from cqrskit.event_store import EventStore, LockedLog, Snapshot
+from cqrskit.metrics import Metrics
 from cqrskit.repository import Repository
 from cqrskit.submissions import Waiting
 from cqrskit.tasks import retry_delays
@@ -57,6 +58,7 @@ class Appender:
         on_commit: Callable[[], None] | None,
         on_snapshot: Callable[[Snapshot], None],
         on_due: Callable[[], None] | None,
+        metrics: Metrics,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -66,6 +68,7 @@ class Appender:
         self._on_commit = on_commit
         self._on_snapshot = on_snapshot
         self._on_due = on_due
+        self._metrics = metrics
         self._clock = clock
         self.known_head = 0
         self._alone_since = 0
@@ -184,6 +187,7 @@ class Appender:
     def _committed(self, batch: Batch, previous_head: int) -> None:
         """The batch is durable behind this head: note it, and tell the callers."""
         assert batch.new is not None, "the batch is complete"
+        self._metrics.batch_commands.observe(len(batch.commands))
         if previous_head != self.known_head:
             self._alone_since = previous_head
         position = previous_head
@@ -208,6 +212,7 @@ class Appender:
 
     async def recover(self, batch: Batch, failure: CqrskitError, *, locked: bool = False) -> None:
         """Go on with a batch that failed as a whole, so that each of its commands ends as it would have alone."""
+        self._metrics.batch_failures.inc()
         try:
             await self._recover_each(batch, failure, locked=locked)
         finally:

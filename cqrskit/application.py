@@ -27,6 +27,7 @@ from cqrskit.explanation import Explainer
 from cqrskit.fingerprint import fingerprint_of
 from cqrskit.garbage import collect_garbage_rarely
 from cqrskit.generations import generation_for
+from cqrskit.metrics import Metrics
 from cqrskit.postgres.api_keys import PostgresApiKeys
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
 from cqrskit.postgres.connections import address_of, open_pool
@@ -185,6 +186,9 @@ class Runtime:
             if settings.receipts_kept_days is None
             else ReceiptPruner(event_store.prune_receipts, kept_days=settings.receipts_kept_days)
         )
+        self.metrics = Metrics()
+        if isinstance(read_store, ElasticsearchReadStore):
+            self.metrics.watch_circuit(lambda: read_store.circuit.state)
         self.executor = Executor(
             event_store,
             application.registry,
@@ -193,6 +197,7 @@ class Runtime:
             snapshots=application.snapshots,
             on_commit=self._committed,
             on_due=lambda: self._due_runner.wake(),
+            metrics=self.metrics,
         )
         self.due_commands = due_commands
         self._reactions = ReactionRunner(

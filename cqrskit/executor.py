@@ -26,6 +26,7 @@ from cqrskit.decisions import Decider
 from cqrskit.errors import CommitUnknown, CqrskitError, ServerUnavailable, ShuttingDown
 from cqrskit.event_store import EventStore
 from cqrskit.events import EventRegistry, Metadata
+from cqrskit.metrics import Metrics
 from cqrskit.repository import Repository
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
@@ -54,9 +55,12 @@ class Executor:
         snapshots: SnapshotCodec | None = None,
         on_commit: Callable[[], None] | None = None,
         on_due: Callable[[], None] | None = None,
+        metrics: Metrics | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`on_commit` is called after each batch, to wake followers, `on_due` after one with due commands.
+
+        `metrics` count what happens (default: some that nobody sees).
 
         `clock` gives aware times.
         """
@@ -78,7 +82,9 @@ class Executor:
             events_max=settings.batch_events_max,
             bytes_max=settings.batch_max_bytes,
         )
-        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds)
+        self._metrics = Metrics() if metrics is None else metrics
+        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds, self._metrics.outcomes)
+        self._metrics.watch_executor(self._queue.__len__, self._repository.__len__)
         self._snapshots = SnapshotSaver(store.save_snapshots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -91,6 +97,7 @@ class Executor:
             on_commit=on_commit,
             on_snapshot=self._snapshots.add,
             on_due=on_due,
+            metrics=self._metrics,
             clock=clock,
         )
 
@@ -245,7 +252,8 @@ class Executor:
         limit_seconds = self._settings.command_timeout_seconds
         try:
             async with asyncio.timeout(limit_seconds):
-                await self._decider.decide(batch, self._store, now=self._clock(), as_of=self._appender.known_head)
+                with self._metrics.decide_seconds.time():
+                    await self._decider.decide(batch, self._store, now=self._clock(), as_of=self._appender.known_head)
         except CqrskitError as error:
             return error
         except TimeoutError:
@@ -265,7 +273,8 @@ class Executor:
         """Make a batch durable and resolve its callers. A failure is kept for the loop, which knows what comes next."""
         try:
             async with asyncio.timeout(self._settings.command_timeout_seconds):
-                await self._appender.append(batch)
+                with self._metrics.append_seconds.time():
+                    await self._appender.append(batch)
         except CqrskitError as error:
             batch.failure = error
         except Exception as error:

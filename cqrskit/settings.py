@@ -117,6 +117,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Requests that one API key may send each second, in the long run, to one process. Unset: as many as it likes."""
     rate_limit_burst_requests: Annotated[int, msgspec.Meta(ge=1)] = 100
     """Requests that it may send at once after it was silent."""
+    metrics_open: bool = False
+    """Whether `/metrics` answers everybody where the app has API keys; else it needs a key for reading."""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """Least severe log event that is written: debug, info, warning or error."""
 

@@ -10,8 +10,19 @@ from typing import Any
 import msgspec
 
 from cqrskit.commands import Command
-from cqrskit.errors import Busy, CqrskitError, DeadlineExceeded, InvalidIdempotencyKey
+from cqrskit.errors import (
+    Busy,
+    CommandFailed,
+    CommitUnknown,
+    CqrskitError,
+    DeadlineExceeded,
+    InvalidIdempotencyKey,
+    Rejected,
+    ServerUnavailable,
+    ShuttingDown,
+)
 from cqrskit.events import Metadata
+from cqrskit.metrics import Outcomes
 
 __all__ = [
     "KEY_LENGTH_MAX",
@@ -89,12 +100,14 @@ class Waiting(msgspec.Struct, gc=False):
     timeout_seconds: float
     submission: Any
     index: int
+    outcomes: Outcomes
     resolved: bool = False
 
     def resolve(self, result: CommandResult | CqrskitError) -> None:
         """Take the result; only the first one counts."""
         if not self.resolved:
             self.resolved = True
+            self.outcomes.count(type(self.command).__name__, _outcome(result))
             self.submission.resolve(self.index, result)
 
 
@@ -104,8 +117,9 @@ class CommandQueue:
     `decided` are those that were decided already and wait until they can be appended, so that they can be given up too.
     """
 
-    def __init__(self, length_max: int, timeout_seconds: float) -> None:
-        """`timeout_seconds` is how long a command waits whose caller does not say."""
+    def __init__(self, length_max: int, timeout_seconds: float, outcomes: Outcomes) -> None:
+        """`timeout_seconds` is how long a command waits whose caller does not say; `outcomes` counts how each ends."""
+        self._outcomes = outcomes
         self.wake = asyncio.Event()
         self.decided: Sequence[Waiting] = ()
         self._timeout_seconds = timeout_seconds
@@ -119,13 +133,13 @@ class CommandQueue:
         self, command: Command, metadata: Metadata | None, keys: tuple[str, ...], timeout_seconds: float | None
     ) -> "asyncio.Future[CommandResult | CqrskitError]":
         """Take this command, or raise Busy; the future gives its result."""
-        self._require_room(1)
+        self._require_room((command,))
         loop = asyncio.get_running_loop()
         submission = SingleSubmission(loop.create_future())
         encoded = _encode_metadata(metadata, type(command))
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = loop.time() + wait_seconds
-        self._waiting.append(Waiting(command, encoded, keys, deadline, wait_seconds, submission, 0))
+        self._waiting.append(Waiting(command, encoded, keys, deadline, wait_seconds, submission, 0, self._outcomes))
         self.wake.set()
         return submission.future
 
@@ -137,7 +151,7 @@ class CommandQueue:
         timeout_seconds: float | None,
     ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
         """Take all of these commands, or raise Busy; the future gives their results."""
-        self._require_room(len(commands))
+        self._require_room(commands)
         loop = asyncio.get_running_loop()
         submission = Submission(len(commands), loop.create_future())
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -145,13 +159,24 @@ class CommandQueue:
         encoded = {each: _encode_metadata(metadata, each) for each in {type(command) for command in commands}}
         for index, command in enumerate(commands):
             self._waiting.append(
-                Waiting(command, encoded[type(command)], keys[index], deadline, wait_seconds, submission, index)
+                Waiting(
+                    command,
+                    encoded[type(command)],
+                    keys[index],
+                    deadline,
+                    wait_seconds,
+                    submission,
+                    index,
+                    self._outcomes,
+                )
             )
         self.wake.set()
         return submission.future
 
-    def _require_room(self, count: int) -> None:
-        if len(self._waiting) + count > self._length_max:
+    def _require_room(self, commands: Sequence[Command]) -> None:
+        if len(self._waiting) + len(commands) > self._length_max:
+            for command in commands:
+                self._outcomes.count(type(command).__name__, "busy")
             raise Busy(len(self._waiting), RETRY_AFTER_SECONDS)
 
     def take(self, count: int) -> list[Waiting]:
@@ -187,6 +212,23 @@ class CommandQueue:
         """End the wait of all that are left."""
         while self._waiting:
             self._waiting.popleft().resolve(error)
+
+
+OUTCOMES: Sequence[tuple[type[CqrskitError], str]] = (
+    (Rejected, "refused"),
+    (CommandFailed, "failed"),
+    (CommitUnknown, "unknown"),
+    (DeadlineExceeded, "late"),
+    (ServerUnavailable, "unavailable"),
+    (ShuttingDown, "shutting_down"),
+)
+
+
+def _outcome(result: CommandResult | CqrskitError) -> str:
+    """The word for how a command ended, for the metrics."""
+    if isinstance(result, CommandResult):
+        return "replayed" if result.replayed else "accepted"
+    return next((word for kind, word in OUTCOMES if isinstance(result, kind)), "failed")
 
 
 def _give_up(waiting: Waiting) -> None:

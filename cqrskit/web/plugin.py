@@ -14,7 +14,7 @@ from litestar.logging.config import BaseLoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import InitPlugin
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Message, Scope
 
 from cqrskit.application import Application, Runtime
 from cqrskit.consistency import Reader
@@ -25,6 +25,7 @@ from cqrskit.settings import Settings, load_settings
 from cqrskit.web.access import Gate
 from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
+from cqrskit.web.metrics import metrics_route
 from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
 from cqrskit.web.problems import Problems
 from cqrskit.web.requests import current_request, in_context
@@ -111,11 +112,17 @@ class CqrskitPlugin(InitPlugin):
         app_config.route_handlers = [
             *app_config.route_handlers,
             *health_routes(lambda: self.runtime, lambda: self._draining),
+            metrics_route(lambda: self.runtime, is_open=self.settings.metrics_open),
         ]
+        app_config.before_send = [*app_config.before_send, self._count_reply]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
         app_config.openapi_config = self._described(app_config.openapi_config)
         return app_config
+
+    async def _count_reply(self, message: Message, scope: Scope) -> None:
+        if message["type"] == "http.response.start" and self._runtime is not None:
+            self._runtime.metrics.request_answered(str(scope.get("method")), message["status"])
 
     def _in_context(self, app: ASGIApp) -> ASGIApp:
         return in_context(
