@@ -1,13 +1,20 @@
-"""The ledger's handlers beside a model of them, in memory: every reply is the model's, the books are always in order."""
+"""The ledger's handlers and folds beside a model of them, in memory.
+
+Every reply is the model's, the books are in order after every step, and in the end documents are what the model has.
+"""
 
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import settings
 from hypothesis.stateful import invariant
 
+from cqrskit import Projection
+from cqrskit.projection import folds_of
 from cqrskit.testing import Scenario
 from example_ledger.application import ledger
 from example_ledger.checking import LogChecker
+from tests.ledger_model.comparing import assert_documents
 from tests.ledger_model.invariants import check_invariants
 from tests.ledger_model.machine import AccountsAndTransfers
 from tests.ledger_model.model import LedgerModel
@@ -55,6 +62,21 @@ class LedgerInMemory(AccountsAndTransfers):
         found = {self.words.number(each): account.counters for each, account in checker.accounts.items()}
         assert found == {number: each.counters for number, each in self.model.accounts.items()}
         assert len(checker.transfers) == len(self.model.transfers)
+
+    def teardown(self) -> None:
+        found = {each.name: list(self.documents(each()).values()) for each in ledger.projections}
+        assert_documents(self.model, self.words, found)
+
+    def documents(self, projection: Projection) -> dict[str, Any]:
+        """A read model of the whole log."""
+        documents: dict[str, Any] = {}
+        folds = folds_of(projection)
+        for recorded in self.story.log:
+            for fold in folds.get(recorded.type, ()):
+                event = ledger.registry.decode(recorded)
+                key = str(fold.key(event, recorded))
+                documents[key] = fold.apply(documents.get(key), event, recorded)
+        return documents
 
 
 LedgerInMemory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
