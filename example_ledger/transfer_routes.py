@@ -92,7 +92,9 @@ async def _post_atomically(
         results = [BatchResult(each.transfer_id, "rejected", BatchAborted.code) for each in transfers]
         results[int(str(aborted.details["place"]))].code = str(aborted.details["code"])
         return CommandResult(None, aborted.position or 0, appended=False, replayed=aborted.replayed), results
-    return result, [BatchResult(each.transfer_id, "posted") for each in transfers]
+    # Whatever it posted, it appended: so this is exact where the receipt of a key is gone, or there was no key.
+    outcome = msgspec.structs.replace(result, replayed=not result.appended)
+    return outcome, [BatchResult(each.transfer_id, "posted") for each in transfers]
 
 
 async def _post_independently(
@@ -105,12 +107,13 @@ async def _post_independently(
     for transfer, result in zip(transfers, await commands.execute_many(transfers), strict=True):
         if isinstance(result, Rejected):
             results.append(BatchResult(transfer.transfer_id, "rejected", result.code))
+            replayed = replayed and result.replayed
         elif isinstance(result, CqrskitError):
             raise result
         else:
             results.append(BatchResult(transfer.transfer_id, "posted"))
+            replayed = replayed and not result.appended
         position = max(position, result.position or 0)
-        replayed = replayed and result.replayed
     return CommandResult(None, position, appended=not replayed, replayed=replayed), results
 
 
