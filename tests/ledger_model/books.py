@@ -14,7 +14,7 @@ AMOUNT_MAX = 2**63 - 1
 class Refused(Exception):
     """A command is refused with this code; `about` are the details that the documentation promises."""
 
-    def __init__(self, code: str, **about: Any) -> None:
+    def __init__(self, code: str, /, **about: Any) -> None:
         super().__init__(code)
         self.code = code
         self.about = about

@@ -32,7 +32,7 @@ from tests.ledger_model.steps import (
     turned,
 )
 
-__all__ = ["LedgerModel"]
+__all__ = ["LedgerModel", "own_key"]
 
 S = TypeVar("S", bound=Step)
 Begin = Post | Enter | Hold
@@ -55,7 +55,7 @@ class LedgerModel:
 
     def decide(self, step: Step, key: str | None = None) -> Outcome:
         """What the command is answered; `key` is an Idempotency-Key."""
-        own = _own_key(step)
+        own = own_key(step)
         keys = [each for each in (own, key) if each is not None and self.remembering]
         first = None
         for each in keys:
@@ -380,7 +380,7 @@ class LedgerModel:
                 self.memory[key] = (step, msgspec.structs.replace(outcome, position=self.head))
 
 
-def _own_key(step: Step) -> str | None:
+def own_key(step: Step) -> str | None:
     """By what a command is known for ever."""
     if isinstance(step, Post | Enter | Hold | Reverse):
         return f"transfer:{step.transfer}"
