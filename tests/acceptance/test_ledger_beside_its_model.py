@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck
+from hypothesis import HealthCheck, Phase
 from hypothesis import settings as how_often
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -31,7 +31,8 @@ def test_every_reply_and_every_document_is_the_models(at_work: LedgerAtWork) -> 
 
     Machine.at_work = at_work
     how = how_often(
-        max_examples=RUNS, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
+        max_examples=RUNS, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
     )
     run_state_machine_as_test(Machine, settings=how)
     report = at_work.runner.run(at_work.check())

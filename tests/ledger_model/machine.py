@@ -57,10 +57,17 @@ texts = st.sampled_from([None, None, None, "x", "rent for May"])
 moments = st.sampled_from([None, None, None, -1, -86_400 * 31, -86_399, 59, 90_001])
 """When it is to be effective: now, or dated back or forward, over the ends of days."""
 picks = st.integers(0, 99)
+FEW: Any = {"min_size": 1, "max_size": 4}
 sides = st.sampled_from(["debit", "credit"])
 keys = st.sampled_from("abcde")
 told = st.fixed_dictionaries(
     {"text": texts, "reference": texts, "effective": moments, "words": st.sampled_from(["", "", "red"])}
+)
+Item = tuple[int, int, int, int, dict[str, Any]]
+several_items = st.sampled_from([1, 2, 3, 4, 6, 10, 12]).flatmap(
+    lambda count: st.lists(
+        st.tuples(picks, picks, amounts, account_numbers, told), min_size=count, max_size=count
+    )
 )
 
 
@@ -136,17 +143,22 @@ class AccountsAndTransfers(RuleBasedStateMachine):
     def some_hold(self, pick: int) -> int:
         """Mostly a hold that is not resolved yet."""
         held = [number for number, each in self.model.transfers.items() if each.state == "held"]
+        if pick >= 30 and not held:
+            held = [self.new_or_known(99)]
+            self.take(Hold(held[0], 4, 3, 100, "EUR", None if pick < 60 else 60, text="rent for May"))
         return held[pick % len(held)] if pick >= 30 and held else self.known(pick, Hold)
 
     # --- transfers
 
-    @rule(pick=picks, debit=account_numbers, credit=account_numbers, amount=amounts, currency=currencies, more=told)
-    def post(self, pick: int, debit: int, credit: int, amount: int, currency: str, more: dict[str, Any]) -> None:
-        self.take(Post(self.new_or_known(pick), debit, credit, amount, currency, **more))
+    @rule(transfers=st.lists(st.tuples(picks, account_numbers, account_numbers, amounts, currencies, told), **FEW))
+    def post(self, transfers: list[tuple[int, int, int, int, str, dict[str, Any]]]) -> None:
+        for pick, debit, credit, amount, currency, more in transfers:
+            self.take(Post(self.new_or_known(pick), debit, credit, amount, currency, **more))
 
-    @rule(pick=picks, legs=legs_of_entries(), currency=currencies, more=told)
-    def enter(self, pick: int, legs: tuple[Leg, ...], currency: str, more: dict[str, Any]) -> None:
-        self.take(Enter(self.new_or_known(pick), legs, currency, **more))
+    @rule(entries=st.lists(st.tuples(picks, legs_of_entries(), currencies, told), **FEW))
+    def enter(self, entries: list[tuple[int, tuple[Leg, ...], str, dict[str, Any]]]) -> None:
+        for pick, legs, currency, more in entries:
+            self.take(Enter(self.new_or_known(pick), legs, currency, **more))
 
     @rule(
         pick=picks,
@@ -257,11 +269,16 @@ class Remembering(AccountsAndTransfers):
         """The next command has an Idempotency-Key, which may be another's."""
         self.key = key
 
-    @rule(data=st.data(), how=st.sampled_from(["atomic", "atomic", "independent"]))
-    def batch(self, data: st.DataObject, how: str) -> None:
+    @rule(how=st.sampled_from(["atomic", "atomic", "independent"]), drawn=st.lists(several_items, **FEW))
+    def batches(self, how: str, drawn: list[list[Item]]) -> None:
+        for each in drawn:
+            self.batch(how, each)
+
+    def batch(self, how: str, drawn: list[Item]) -> None:
+        """One batch."""
         items: list[Post] = []
-        for _ in range(data.draw(st.sampled_from([1, 2, 3, 4, 6, 10]))):
-            items.append(self.item(items, *data.draw(st.tuples(picks, picks, amounts, account_numbers, told))))
+        for each in drawn:
+            items.append(self.item(items, *each))
         if how == "atomic":
             self.take(Batch(tuple(items)))
             self.numbers += [each.transfer for each in items if each.transfer not in self.numbers]
