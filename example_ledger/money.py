@@ -20,7 +20,11 @@ __all__ = [
 AMOUNT_MAX = 2**63 - 1
 """Largest amount of one transfer, and largest value of one counter."""
 
-Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9")]
+Currency = Annotated[
+    str,
+    # To Python, though not to JavaScript, a $ alone matches before a newline at the end too.
+    msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{2,11}(?!\n)$", description="ISO 4217, or 3 to 12 A-Z and 0-9"),
+]
 AccountType = Literal["asset", "expense", "liability", "equity", "income"]
 AccountStatus = Literal["open", "frozen", "closed"]
 Direction = Literal["debit", "credit"]

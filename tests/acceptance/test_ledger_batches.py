@@ -1,12 +1,17 @@
 """Batches beside transfers that are posted alone: whatever the way, one transfer id has one outcome."""
 
+import asyncio
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from cqrskit import Settings
+from cqrskit.testing import CuttableWire, every, says
+from example_ledger.accounts import OpenAccount
 from tests.acceptance.api import LedgerClient, transfer
+from tests.acceptance.conftest import ledger_client
 
 REPLAY = "Idempotent-Replay"
 
@@ -107,3 +112,45 @@ async def test_another_content_under_an_id_aborts_a_batch_whatever_became_of_the
     assert codes(await together(ledger, twice, {**twice, "amount": 4})) == ["batch_aborted", "transfer_conflict"]
     assert codes(await together(ledger, twice, twice)) == ["posted", "posted"]
     assert (await alone(ledger, twice)).headers[REPLAY] == "true"
+
+
+async def test_a_batch_that_comes_too_late_in_part_names_what_is_posted_and_what_may_be_sent_again(
+    postgres_dsn: str,
+) -> None:
+    """The ids are the server's: nobody but this reply could tell them."""
+    async with CuttableWire(postgres_dsn) as wire:
+        settings = Settings(database_url=wire.url, port=0, batch_size_max=2, command_timeout_seconds=2.0)
+        async with ledger_client(settings) as ledger:
+            bank, ann = await accounts(ledger)
+            bodies = [transfer(bank, ann, 1) for _ in range(7)]
+            for body in bodies:
+                del body["transfer_id"]
+            held = wire.hold_at(every(3, says("UPDATE log_head")))
+            reply = await together(ledger, *bodies, mode="independent")
+            held.release()
+            statuses = [each["status"] for each in reply.json()["results"]]
+            assert set(statuses) == {"posted", "unsettled"}, statuses
+            found = reply.json()["results"]
+            assert {each.get("code") for each in found} <= {None, "deadline_exceeded", "commit_unknown"}
+            named = [{**body, "transfer_id": each["transfer_id"]} for body, each in zip(bodies, found, strict=True)]
+            again = await together(ledger, *named, mode="independent")
+            assert codes(again) == ["posted"] * 7
+            ledger.position = again.json()["position"]
+            assert (await ledger.get(f"/accounts/{ann}"))["balance"] == 7
+
+
+async def test_a_batch_of_which_nothing_was_decided_says_that_nothing_was_changed(postgres_dsn: str) -> None:
+    settings = Settings(database_url=postgres_dsn, port=0, command_timeout_seconds=1.0)
+    async with ledger_client(settings) as ledger:
+        bank, ann = await accounts(ledger)
+        head = await ledger.runtime.event_store.head()
+        async with await psycopg.AsyncConnection.connect(postgres_dsn) as holder:
+            await holder.execute("SELECT position FROM log_head FOR UPDATE")
+            opening = OpenAccount(name="A", type="asset", currency="EUR")
+            first = asyncio.create_task(ledger.runtime.executor.execute(opening, timeout_seconds=30.0))
+            await asyncio.sleep(0)
+            body = {"mode": "independent", "transfers": [transfer(bank, ann, 1)] * 3}
+            reply = await ledger.http.post("/transfers/batch", json=body)
+        assert (reply.status_code, reply.json()["code"]) == (503, "deadline_exceeded")
+        await first
+        assert await ledger.runtime.event_store.head() == head + 1
