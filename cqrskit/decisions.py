@@ -200,8 +200,10 @@ class Decider:
         return set()
 
     def _take(self, batch: Batch, decision: Decision) -> None:
-        """Add a decision to the batch, which may be full then."""
+        """Add a decision to the batch, which may be full then. Only now do later commands find it by its keys."""
         batch.decisions.append(decision)
+        for key in decision.remembered_under:
+            batch.keys[key] = decision
         batch.event_count += len(decision.events)
         batch.size_bytes += decision.size_bytes
         batch.full = batch.event_count >= self._events_max or batch.size_bytes >= self._bytes_max
@@ -255,8 +257,6 @@ class Decider:
         if decision.outcome is not None:
             decision.content = content
             decision.remembered_under = waiting.keys
-            for key in waiting.keys:
-                batch.keys[key] = decision
         return decision
 
     def _replay(
@@ -268,8 +268,6 @@ class Decider:
             outcome = self._codec.outcome(first, type(waiting.command))
             decision.error, decision.reply = (outcome, None) if isinstance(outcome, Rejected) else (None, outcome)
         decision.remembered_under = new_keys
-        for key in new_keys:
-            batch.keys[key] = decision
         return decision
 
     def _refuse_key(

@@ -20,9 +20,9 @@ def at_work(settings: Settings) -> Iterator[LedgerAtWork]:
     """The ledger at work in an event loop of its own, which stands still between two steps."""
     at_work = LedgerAtWork(msgspec.structs.replace(settings, block_size_max=50, wait_timeout_seconds=60.0))
     with at_work.runner:
-        at_work.runner.run(at_work.open())
+        at_work.run(at_work.open())
         yield at_work
-        at_work.runner.run(at_work.close())
+        at_work.run(at_work.close())
 
 
 def test_every_reply_and_every_document_is_the_models(at_work: LedgerAtWork) -> None:
@@ -35,6 +35,6 @@ def test_every_reply_and_every_document_is_the_models(at_work: LedgerAtWork) -> 
         phases=[Phase.generate],
     )
     run_state_machine_as_test(Machine, settings=how)
-    report = at_work.runner.run(at_work.check())
+    report = at_work.run(at_work.check())
     assert report.violations == []
     print(f"{Machine.steps_given} steps, {report.events} events, {report.documents}")

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+from structlog.testing import capture_logs
 
 from cqrskit import (
     Command,
@@ -32,6 +33,7 @@ from tests.ledger_model.words import BEGIN
 
 __all__ = ["LedgerAtWork", "Look", "Seen"]
 
+T = TypeVar("T")
 BATCH_SIZES = (1, 4, 1_000)
 COUNTERS = ("debits_posted", "credits_posted", "debits_pending", "credits_pending")
 
@@ -75,6 +77,13 @@ class LedgerAtWork:
         self._due: DueCommandRunner
         own = [ledger.handlers._handlers[each] for each in ledger.handlers.command_classes]
         self._handlers = HandlerRegistry([look, *own])
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run it in the event loop of the executors and projections; nothing of them may fail meanwhile."""
+        with capture_logs() as logged:
+            result = self.runner.run(work)
+        assert [each for each in logged if each["log_level"] != "info"] == []
+        return result
 
     async def open(self) -> None:
         """Begin."""

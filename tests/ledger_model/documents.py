@@ -109,7 +109,9 @@ def trial_balances(model: LedgerModel, words: Words) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for line in model.lines:
         opening = model.accounts[line.account].opening
-        trial = found.setdefault(opening.currency, {"totals": {"debits": 0, "credits": 0}, "by_type": {}})
+        trial = found.setdefault(
+            opening.currency, {"totals": {"debits": 0, "credits": 0}, "by_type": {}, "moving": None}
+        )
         of_type = trial["by_type"].setdefault(opening.type, {"debits": 0, "credits": 0})
         for sums in (trial["totals"], of_type):
             sums[f"{line.side}s"] += line.amount
