@@ -252,7 +252,7 @@ class Decider:
             first = first or known
         if first is not None:
             new_keys = tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
-            return self._replay(batch, waiting, first, content, new_keys)
+            return self._replay(waiting, first, content, new_keys)
         decision = self._run(batch, waiting, receipts)
         if decision.outcome is not None:
             decision.content = content
@@ -260,7 +260,7 @@ class Decider:
         return decision
 
     def _replay(
-        self, batch: Batch, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
+        self, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
     ) -> Decision:
         """The outcome of then; a key of the command that is new is remembered with it from now on."""
         decision = Decision(waiting, self._repository.now, [], [], content=content, replay_of=first)

@@ -31,7 +31,10 @@ def test_every_reply_and_every_document_is_the_models(at_work: LedgerAtWork) -> 
 
     Machine.at_work = at_work
     how = how_often(
-        max_examples=RUNS, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck),
+        max_examples=RUNS,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )
     run_state_machine_as_test(Machine, settings=how)

@@ -187,7 +187,9 @@ async def test_a_key_of_something_contained_that_cannot_be_kept_is_told_before_a
         assert await runtime.event_store.head() == 0
 
 
-async def test_a_refused_whole_is_remembered_under_its_key_where_nothing_was_looked_up_first(settings: Settings) -> None:
+async def test_a_refused_whole_is_remembered_under_its_key_though_nothing_was_looked_up(
+    settings: Settings,
+) -> None:
     counter_id = uuid4()
     too_much = AddAll(each=(Add(name="1", counter_id=counter_id, by=11),))
     async with opened(settings) as runtime:

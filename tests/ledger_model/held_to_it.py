@@ -36,7 +36,7 @@ class Given(msgspec.Struct, frozen=True):
     @property
     def same_for_everybody(self) -> bool:
         """Whether it may be given to two executors at once: nothing else than the first outcome is ever due."""
-        return self.expected.lasting or self.expected.replayed or self.key is None and own_key(self.step) is None
+        return self.expected.lasting or self.expected.replayed or (self.key is None and own_key(self.step) is None)
 
 
 class HeldToTheModel(Remembering):
@@ -164,7 +164,7 @@ class HeldToTheModel(Remembering):
             assert_documents(self.model, self.words, found)
 
     def check_due(self) -> None:
-        """Each hold that will be over ends by itself; of those that somebody else has ended as over, one may be left."""
+        """Each hold that will be over is to end by itself; that of one whom somebody has expired may be left."""
         due = self.run(self.at_work.due())
         moments = {
             state: {
@@ -174,7 +174,10 @@ class HeldToTheModel(Remembering):
             }
             for state in ("held", "expired")
         }
-        assert moments["held"].items() <= due.items() <= {**moments["held"], **moments["expired"]}.items(), (due, moments)
+        assert moments["held"].items() <= due.items() <= {**moments["held"], **moments["expired"]}.items(), (
+            due,
+            moments,
+        )
 
 
 def assert_details(step: Step, expected: Outcome, details: Any, words: Words) -> None:

@@ -1,6 +1,6 @@
 """Steps at random, most of them sensible, some poisoned: for any ledger that is to be held to the model."""
 
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from hypothesis import strategies as st
@@ -65,9 +65,7 @@ told = st.fixed_dictionaries(
 )
 Item = tuple[int, int, int, int, dict[str, Any]]
 several_items = st.sampled_from([1, 2, 3, 4, 6, 10, 12]).flatmap(
-    lambda count: st.lists(
-        st.tuples(picks, picks, amounts, account_numbers, told), min_size=count, max_size=count
-    )
+    lambda count: st.lists(st.tuples(picks, picks, amounts, account_numbers, told), min_size=count, max_size=count)
 )
 
 
@@ -249,7 +247,7 @@ class AccountsAndTransfers(RuleBasedStateMachine):
         if field in step.__struct_fields__:
             self.key = key or self.key
             other = "another" if field in ("text", "words") else 7
-            self.take(cast(Step, msgspec.structs.replace(step, **{field: other})))
+            self.take(msgspec.structs.replace(step, **{field: other}))
 
     # --- time
 
@@ -283,8 +281,8 @@ class Remembering(AccountsAndTransfers):
             self.take(Batch(tuple(items)))
             self.numbers += [each.transfer for each in items if each.transfer not in self.numbers]
         else:
-            for each in items:
-                self.take(each)
+            for item in items:
+                self.take(item)
 
     def item(
         self, items: list[Post], pick: int, other_pick: int, amount: int, account: int, more: dict[str, Any]

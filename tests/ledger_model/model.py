@@ -6,6 +6,7 @@ one after another. Positions count the events that the documentation names for e
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -65,7 +66,7 @@ class LedgerModel:
             if known[0] != step:
                 fields = differing_fields(known[0], step)
                 if each == own:
-                    return self._outcome(lambda: self._conflict(step, fields), lasting=False)
+                    return self._outcome(partial(self._conflict, step, fields), lasting=False)
                 return Outcome(code="idempotency_conflict", about={"field": fields})
             first = first or known[1]
         if first is None:
@@ -93,7 +94,7 @@ class LedgerModel:
         return Outcome(reply, position=self.head if appended else None, appended=appended, lasting=lasting)
 
     def _run(self, step: Step) -> Any:
-        method: Callable[[Any], Any] = {
+        methods: dict[type[Step], Callable[[Any], Any]] = {
             Open: self._open,
             Freeze: self._freeze,
             Unfreeze: self._unfreeze,
@@ -108,8 +109,8 @@ class LedgerModel:
             Expire: self._expire,
             Reverse: self._reverse,
             Batch: self._post_all,
-        }[type(step)]
-        return method(step)
+        }
+        return methods[type(step)](step)
 
     # --- accounts
 
