@@ -1,5 +1,6 @@
 """The ledger on real servers beside its model: every reply, every counter, every document on either read store."""
 
+import asyncio
 from collections.abc import Iterator
 
 import msgspec
@@ -9,15 +10,30 @@ from hypothesis import settings as how_often
 from hypothesis.stateful import run_state_machine_as_test
 
 from cqrskit import Settings
-from tests.ledger_model.at_work import LedgerAtWork
+from tests.acceptance.api import LedgerClient
+from tests.acceptance.conftest import ledger_client
+from tests.ledger_model.at_work import LedgerAtWork, Loop
 from tests.ledger_model.held_to_it import HeldToTheModel
+from tests.ledger_model.over_http import OverHttp
 
-RUNS, STEPS = 30, 60
+RUNS = {"postgres": 60, "elasticsearch": 12, "http": 12}
+STEPS = 60
+
+
+def how(runs: int) -> how_often:
+    """So many runs. What fails is told as it was found: to shrink it would take longer than anybody waits."""
+    return how_often(
+        max_examples=runs,
+        stateful_step_count=STEPS,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate],
+    )
 
 
 @pytest.fixture
 def at_work(settings: Settings) -> Iterator[LedgerAtWork]:
-    """The ledger at work in an event loop of its own, which stands still between two steps."""
+    """The ledger at work in an event loop of its own."""
     at_work = LedgerAtWork(msgspec.structs.replace(settings, block_size_max=50, wait_timeout_seconds=60.0))
     with at_work.runner:
         at_work.run(at_work.open())
@@ -30,14 +46,51 @@ def test_every_reply_and_every_document_is_the_models(at_work: LedgerAtWork) -> 
         pass
 
     Machine.at_work = at_work
-    how = how_often(
-        max_examples=RUNS,
-        stateful_step_count=STEPS,
-        deadline=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate],
-    )
-    run_state_machine_as_test(Machine, settings=how)
-    report = at_work.run(at_work.check())
-    assert report.violations == []
-    print(f"{Machine.steps_given} steps, {report.events} events, {report.documents}")
+    store = "postgres" if at_work.settings.elasticsearch_url is None else "elasticsearch"
+    run_state_machine_as_test(Machine, settings=how(RUNS[store]))
+    assert Machine.steps_given > 25 * RUNS[store]
+    assert at_work.run(at_work.check()).violations == []
+
+
+class _Serving(Loop):
+    """The API, in a task that enters and leaves it."""
+
+    async def begin(self, settings: Settings) -> LedgerClient:
+        """The API's client, once it is up."""
+        self._ended = asyncio.Event()
+        ready: asyncio.Future[LedgerClient] = asyncio.get_running_loop().create_future()
+
+        async def own() -> None:
+            async with ledger_client(settings) as client:
+                ready.set_result(client)
+                await self._ended.wait()
+
+        self._task = asyncio.create_task(own())
+        await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
+        return await ready if ready.done() else await _failed(self._task)
+
+    async def end(self) -> None:
+        """Leave it."""
+        self._ended.set()
+        await self._task
+
+
+async def _failed(task: "asyncio.Task[None]") -> LedgerClient:
+    await task
+    raise AssertionError("the API has ended")
+
+
+def test_every_reply_over_http_is_the_models(postgres_dsn: str, index_prefix: str) -> None:
+    serving = _Serving()
+    with serving.runner:
+
+        class Machine(OverHttp):
+            loop = serving
+
+        settings = Settings(database_url=postgres_dsn, index_prefix=index_prefix, port=0, wait_timeout_seconds=60.0)
+        Machine.client = serving.runner.run(serving.begin(settings))
+        try:
+            run_state_machine_as_test(Machine, settings=how(RUNS["http"]))
+        finally:
+            serving.run(serving.end())
+    assert Machine.requests_sent > 25 * RUNS["http"]
