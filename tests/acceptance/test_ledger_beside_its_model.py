@@ -16,7 +16,7 @@ from tests.ledger_model.at_work import LedgerAtWork, Loop
 from tests.ledger_model.held_to_it import HeldToTheModel
 from tests.ledger_model.over_http import OverHttp
 
-RUNS = {"postgres": 60, "elasticsearch": 12, "http": 12}
+RUNS = {"postgres": 40, "elasticsearch": 8, "http": 5}
 STEPS = 60
 
 

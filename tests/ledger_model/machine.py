@@ -218,9 +218,10 @@ class AccountsAndTransfers(RuleBasedStateMachine):
         opening = self.opening(number % ACCOUNT_COUNT)
         self.take(msgspec.structs.replace(opening, type=kind or opening.type))
 
-    @rule(number=account_numbers, how=st.sampled_from([Freeze, Unfreeze, Unfreeze, Close]))
-    def change_status(self, number: int, how: type[Freeze | Unfreeze | Close]) -> None:
-        self.take(how(number))
+    @rule(changes=st.lists(st.tuples(account_numbers, st.sampled_from([Freeze, Unfreeze, Unfreeze, Close])), **FEW))
+    def change_status(self, changes: list[tuple[int, type[Freeze | Unfreeze | Close]]]) -> None:
+        for number, how in changes:
+            self.take(how(number))
 
     @rule(number=account_numbers, limit=st.sampled_from([None, 0, 50, 1_000]))
     def set_limit(self, number: int, limit: int | None) -> None:

@@ -74,10 +74,12 @@ class OverHttp(Remembering):
         if isinstance(step, Hold) and step.seconds is not None:
             step = msgspec.structs.replace(step, seconds=LONG_SECONDS)
         expected = self.model.decide(step, key)
-        body = msgspec.to_builtins(self.words.command(step))
+        body: Any = msgspec.to_builtins(self.words.command(step))
         place = body.pop(IN_PATH[type(step)]) if type(step) in IN_PATH else None
         if isinstance(step, Batch):
             body["mode"] = "atomic"
+        if not body and not isinstance(step, Capture):
+            body = None
         path = PATHS[type(step)].format(place)
         status, replayed, found = self.send(path, body, key, put=isinstance(step, SetLimit | Describe))
         if isinstance(step, Batch):
@@ -91,7 +93,7 @@ class OverHttp(Remembering):
         """The status, whether it was there before, and the body."""
         type(self).requests_sent += 1
         headers = {} if key is None else {"Idempotency-Key": str(self.words.key(key))}
-        ask = self.client.http.request("PUT" if put else "POST", path, json=body or None, headers=headers)
+        ask = self.client.http.request("PUT" if put else "POST", path, json=body, headers=headers)
         reply = self.loop.run(ask)
         if "position" in reply.json():
             assert reply.headers["Consistency-Position"] == str(reply.json()["position"])
@@ -125,9 +127,7 @@ class OverHttp(Remembering):
         assert status == found["status"] == (409 if expected.code in CONFLICTS else 404 if missing else 422), found
         assert_details(step, expected, found.get("details", {}), self.words)
 
-    def compare_batch(
-        self, step: Batch, expected: Outcome, status: int, replayed: bool, found: dict[str, Any]
-    ) -> None:
+    def compare_batch(self, step: Batch, expected: Outcome, status: int, replayed: bool, found: dict[str, Any]) -> None:
         """All are posted, or all are rejected."""
         if expected.code == "idempotency_conflict":
             self.compare_refusal(step, expected, status, replayed, found)
