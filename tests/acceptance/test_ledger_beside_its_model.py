@@ -61,23 +61,22 @@ class _Serving(Loop):
         ready: asyncio.Future[LedgerClient] = asyncio.get_running_loop().create_future()
 
         async def own() -> None:
-            async with ledger_client(settings) as client:
-                ready.set_result(client)
-                await self._ended.wait()
+            try:
+                async with ledger_client(settings) as client:
+                    ready.set_result(client)
+                    await self._ended.wait()
+            except BaseException as error:
+                if not ready.done():
+                    ready.set_exception(error)
+                raise
 
         self._task = asyncio.create_task(own())
-        await asyncio.wait([self._task, ready], return_when=asyncio.FIRST_COMPLETED)
-        return await ready if ready.done() else await _failed(self._task)
+        return await ready
 
     async def end(self) -> None:
         """Leave it."""
         self._ended.set()
         await self._task
-
-
-async def _failed(task: "asyncio.Task[None]") -> LedgerClient:
-    await task
-    raise AssertionError("the API has ended")
 
 
 def test_every_reply_over_http_is_the_models(postgres_dsn: str, index_prefix: str) -> None:

@@ -152,17 +152,17 @@ class OverHttp(Remembering):
         for each in drawn:
             items.append(self.item(items, *each))
         self.key = None
-        outcomes = [self.model.decide(each) for each in items]
-        self.given += [(each, None) for each in items]
-        self.numbers += [each.transfer for each in items if each.transfer not in self.numbers]
-        body = {"mode": "independent", "transfers": [msgspec.to_builtins(self.words.command(each)) for each in items]}
+        outcomes = [self.model.decide(item) for item in items]
+        self.given += [(item, None) for item in items]
+        self.numbers += [item.transfer for item in items if item.transfer not in self.numbers]
+        body = {"mode": "independent", "transfers": [msgspec.to_builtins(self.words.command(item)) for item in items]}
         status, replayed, found = self.send("/transfers/batch", body, None)
         results = []
-        for each, outcome in zip(items, outcomes, strict=True):
-            result = {"transfer_id": str(self.words.transfer_id(each.transfer)), "status": "posted"}
+        for item, outcome in zip(items, outcomes, strict=True):
+            result = {"transfer_id": str(self.words.transfer_id(item.transfer)), "status": "posted"}
             results.append(result if outcome.code is None else {**result, "status": "rejected", "code": outcome.code})
         assert (status, found["results"]) == (200, results)
-        assert replayed == all(each.replayed for each in outcomes)
+        assert replayed == all(outcome.replayed for outcome in outcomes)
 
     def pass_time(self, seconds: int, *, expiring: bool) -> None:
         """The API has the time of the world."""
