@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Aggregate, Command, Rejected, Repository, handles, new_id
 from example_ledger.accounts import WITHOUT_NUL, Metadata
-from example_ledger.money import Currency, Leg
+from example_ledger.money import Currency, Leg, StoredCurrency
 from example_ledger.movements import (
     Moment,
     check_amount,
@@ -59,7 +59,7 @@ class Transfer(Aggregate):
         debit_account_id: UUID | None = None
         credit_account_id: UUID | None = None
         amount: int
-        currency: Currency
+        currency: StoredCurrency
         effective_at: datetime
         description: str | None
         reference: str | None
@@ -80,7 +80,7 @@ class Transfer(Aggregate):
         debit_account_id: UUID
         credit_account_id: UUID
         amount: int
-        currency: Currency
+        currency: StoredCurrency
         effective_at: datetime
         description: str | None
         reference: str | None

@@ -1,6 +1,7 @@
 """Batches beside transfers that are posted alone: whatever the way, one transfer id has one outcome."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -154,3 +155,19 @@ async def test_a_batch_of_which_nothing_was_decided_says_that_nothing_was_change
         assert (reply.status_code, reply.json()["code"]) == (503, "deadline_exceeded")
         await first
         assert await ledger.runtime.event_store.head() == head + 1
+
+
+@pytest.mark.parametrize("mode", ["atomic", "independent"])
+async def test_a_batch_again_is_a_replay_also_when_its_receipts_are_gone(ledger: LedgerClient, mode: str) -> None:
+    bank, ann = await accounts(ledger)
+    posted, refused = [transfer(bank, ann, 5), transfer(bank, ann, 6)], transfer(ann, bank, 50)
+    first = await together(ledger, *posted, mode=mode)
+    assert codes(await together(ledger, *posted, refused, mode="independent"))[2] == "insufficient_funds"
+    assert await ledger.runtime.event_store.prune_receipts(datetime.now(UTC) + timedelta(days=1), 1_000) > 0
+    again = await together(ledger, *posted, mode=mode)
+    assert (again.content, again.headers[REPLAY]) == (first.content, "true")
+    await ledger.runtime.event_store.prune_receipts(datetime.now(UTC) + timedelta(days=1), 1_000)
+    longer = await together(ledger, *posted, transfer(bank, ann, 7), mode=mode)
+    assert (codes(longer), REPLAY in longer.headers) == (["posted"] * 3, False)
+    decided_anew = await together(ledger, *posted, {**refused, "amount": 5}, mode="independent")
+    assert (codes(decided_anew), REPLAY in decided_anew.headers) == (["posted"] * 3, False)
