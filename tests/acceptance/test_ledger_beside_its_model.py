@@ -49,6 +49,7 @@ def test_every_reply_and_every_document_is_the_models(at_work: LedgerAtWork) -> 
     store = "postgres" if at_work.settings.elasticsearch_url is None else "elasticsearch"
     run_state_machine_as_test(Machine, settings=how(RUNS[store]))
     assert Machine.steps_given > 25 * RUNS[store]
+    at_work.run(at_work.end_holds())
     assert at_work.run(at_work.check()).violations == []
 
 

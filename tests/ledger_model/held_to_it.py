@@ -49,8 +49,7 @@ class HeldToTheModel(Remembering):
         super().__init__()
         self.waiting: list[Given] = []
         self.run = self.at_work.run
-        self.at_work.now += timedelta(days=10_000)
-        self.run(self.at_work.run_due())
+        self.run(self.at_work.end_holds())
         self.at_work.now = BEGIN
         self.words = Words(uuid4().int & (2**40 - 1))
         self.checked = self.run(self.at_work.head())

@@ -30,6 +30,7 @@ class LedgerInMemory(AccountsAndTransfers):
         self.words = Words(1)
         self.model = LedgerModel(remembering=False)
         self.story = Scenario(ledger, now=BEGIN)
+        self.checker = LogChecker()
 
     def give(self, step: Step, key: str | None) -> None:
         """The handler answers what the model answers, and a refusal changes nothing."""
@@ -54,16 +55,16 @@ class LedgerInMemory(AccountsAndTransfers):
     def the_books_are_in_order(self) -> None:
         """The checker finds nothing, and each account has the model's counters."""
         check_invariants(self.model)
-        checker = LogChecker()
-        for recorded in self.story.log:
-            checker.take(recorded, ledger.registry.decode(recorded))
-        checker.finish()
-        assert checker.violations == []
-        found = {self.words.number(each): account.counters for each, account in checker.accounts.items()}
+        for recorded in self.story.log[self.checker.position :]:
+            self.checker.take(recorded, ledger.registry.decode(recorded))
+        assert self.checker.violations == []
+        found = {self.words.number(each): account.counters for each, account in self.checker.accounts.items()}
         assert found == {number: each.counters for number, each in self.model.accounts.items()}
-        assert len(checker.transfers) == len(self.model.transfers)
+        assert len(self.checker.transfers) == len(self.model.transfers)
 
     def teardown(self) -> None:
+        self.checker.finish()
+        assert self.checker.violations == []
         found = {each.name: list(self.documents(each()).values()) for each in ledger.projections}
         assert_documents(self.model, self.words, found)
 
