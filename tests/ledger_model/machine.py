@@ -52,6 +52,9 @@ account_numbers = st.one_of(
 good_amounts = st.sampled_from([1, 20, 21, 50, 51, 100])
 bad_amounts = st.sampled_from([-1, 0, AMOUNT_MAX - 20, AMOUNT_MAX, AMOUNT_MAX + 1])
 amounts = st.sampled_from(range(8)).flatmap(lambda each: bad_amounts if each == 7 else good_amounts)
+Part = int | str | None
+parts = st.one_of(st.sampled_from([None, "half", "half", "all", "one more"]), amounts)
+"""How much of something: all that is left where nothing is said."""
 currencies = st.sampled_from([*["EUR"] * 9, "USD"])
 texts = st.sampled_from([None, None, None, "x", "rent for May"])
 moments = st.sampled_from([None, None, None, -1, -86_400 * 31, -86_399, 59, 90_001])
@@ -82,6 +85,13 @@ def legs_of_entries(draw: st.DrawFn) -> tuple[Leg, ...]:
         side = "credit" if excess > 0 else "debit"
         legs.append((draw(st.sampled_from(own[side])), side, abs(excess) + draw(st.sampled_from([*[0] * 9, 1]))))
     return tuple(legs)
+
+
+def part_of(amount: Part, left: int) -> int | None:
+    """An amount that may be said by what is left."""
+    if isinstance(amount, str):
+        return {"half": (left + 1) // 2, "all": left, "one more": left + 1}[amount]
+    return amount
 
 
 class AccountsAndTransfers(RuleBasedStateMachine):
@@ -179,9 +189,11 @@ class AccountsAndTransfers(RuleBasedStateMachine):
     ) -> None:
         self.take(Hold(self.new_or_known(pick), debit, credit, amount, currency, seconds, **more))
 
-    @rule(pick=picks, amount=st.one_of(st.none(), amounts), effective=moments)
-    def capture(self, pick: int, amount: int | None, effective: int | None) -> None:
-        self.take(Capture(self.some_hold(pick), amount, effective))
+    @rule(pick=picks, amount=parts, effective=moments)
+    def capture(self, pick: int, amount: Part, effective: int | None) -> None:
+        number = self.some_hold(pick)
+        hold = self.model.transfers.get(number)
+        self.take(Capture(number, part_of(amount, hold.amount if hold else 20), effective))
 
     @rule(pick=picks)
     def void(self, pick: int) -> None:
@@ -192,24 +204,30 @@ class AccountsAndTransfers(RuleBasedStateMachine):
         self.take(Expire(self.some_hold(pick)))
 
     @rule(
-        pick=picks,
         original_pick=picks,
         kind=st.sampled_from([Post, Post, Enter, Hold, Reverse]),
-        amount=st.one_of(st.none(), amounts),
-        text=texts,
-        effective=moments,
+        reversals=st.lists(st.tuples(picks, parts, texts, moments), **FEW),
     )
     def reverse(
         self,
-        pick: int,
         original_pick: int,
         kind: type[Step],
-        amount: int | None,
-        text: str | None,
-        effective: int | None,
+        reversals: list[tuple[int, int | str | None, str | None, int | None]],
     ) -> None:
-        original = self.known(original_pick, kind)
-        self.take(Reverse(self.new_or_known(pick), original, amount, text, effective))
+        """Several of one transfer, until nothing is left and beyond."""
+        number = self.known(original_pick, kind)
+        for pick, amount, text, effective in reversals:
+            original = self.model.transfers.get(number)
+            left = original.moved - original.reversed if original else 20
+            self.take(Reverse(self.new_or_known(pick), number, part_of(amount, left), text, effective))
+
+    @rule(account=st.sampled_from([0, 1, 2, 7]), beyond=st.sampled_from([0, 0, 1]), how=st.sampled_from([Post, Hold]))
+    def take_all(self, account: int, beyond: int, how: type[Post | Hold]) -> None:
+        """All that an account may be brought to give, or one more."""
+        found = self.model.accounts[account]
+        amount = found.available + (found.limit or 0) + beyond
+        debit, credit = (account, 3) if found.taking_side == "debit" else (4, account)
+        self.take(how(self.new_or_known(99), debit, credit, amount, "EUR"))
 
     # --- accounts
 
