@@ -305,6 +305,14 @@ class Remembering(AccountsAndTransfers):
         """The next command has an Idempotency-Key, which may be another's."""
         self.key = key
 
+    @rule(back=st.integers(1, 4), pick=picks)
+    def post_again(self, back: int, pick: int) -> None:
+        """One transfer of a batch, alone: what has become of the batch is its outcome, or it was never sent."""
+        batches = [step for step, _ in self.given if isinstance(step, Batch)]
+        if batches:
+            items = batches[-min(back, len(batches))].items
+            self.take(items[pick % len(items)])
+
     @rule(how=st.sampled_from(["atomic", "atomic", "independent"]), drawn=st.lists(several_items, **FEW))
     def batches(self, how: str, drawn: list[list[Item]]) -> None:
         for each in drawn:
@@ -328,7 +336,9 @@ class Remembering(AccountsAndTransfers):
         """Mostly one that can be posted; now and then poison, or one that was there before, here or elsewhere."""
         new = max([*self.numbers, *(each.transfer for each in items)]) + 1
         good = Post(new, other_pick % 2 * 4, 1 + pick % 2 * 2, abs(amount) % 1_000 + 1, "EUR", **more)
-        posts = [step for step, _ in self.given if isinstance(step, Post)]
+        posts: list[Post] = []
+        for step, _ in self.given:
+            posts += step.items if isinstance(step, Batch) else [step] if isinstance(step, Post) else []
         if pick < 84:
             return good
         if pick < 88:
