@@ -273,7 +273,7 @@ class PostgresCheckpoints:
         return [SkippedEvent(*row) for row in await self._fetch("list_skipped_events", {"projection": projection})]
 
     async def pause(self, projection: str, *, paused: bool) -> None:
-        """Keep all workers from moving a projection, or let them again."""
+        """Keep all workers from moving a projection, or let them again, those too that gave it up."""
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), {"projection": projection})
             values = {"projection": projection, "paused": paused}
@@ -338,7 +338,7 @@ def _columns(leases: Sequence[Lease]) -> dict[str, object]:
 
 
 def _generation(row: tuple[Any, ...]) -> Generation:
-    projection, number, state, identity, shape, folds, mixed, rolled_back, paused, *more = row
+    projection, number, state, identity, shape, folds, mixed, rolled_back, paused, resumptions, *more = row
     created_at, live_at, retired_at, rate, parked, retries, *columns = more
     return Generation(
         projection=projection,
@@ -349,6 +349,7 @@ def _generation(row: tuple[Any, ...]) -> Generation:
         mixed=mixed,
         rolled_back=rolled_back,
         paused=paused,
+        resumptions=resumptions,
         created_at=created_at,
         live_at=live_at,
         retired_at=retired_at,
