@@ -23,6 +23,7 @@ from cqrskit.elasticsearch.mapping import (
 from cqrskit.elasticsearch.points_in_time import PointsInTime
 from cqrskit.elasticsearch.search_body import SOURCE, count_body, search_body
 from cqrskit.elasticsearch.summary_body import groups_in, summary_body
+from cqrskit.elasticsearch.untied_pages import untied_body, untied_rows
 from cqrskit.errors import ConfigurationError, IndexMissing, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
@@ -245,9 +246,11 @@ class ElasticsearchReadStore:
         name = self.name_of(index)
         if plan.stable:
             return await self._points_in_time.page(name, plan, lambda row: _stored(codec, row))
-        response = await self._search(index, search_body(plan))
-        items = [_stored(codec, row) for row in response["hits"]["hits"]]
-        return page_of(plan, items)
+        untied = untied_body(plan)
+        rows = None if untied is None else untied_rows(plan, (await self._search(index, untied))["hits"]["hits"])
+        if rows is None:
+            rows = (await self._search(index, search_body(plan)))["hits"]["hits"]
+        return page_of(plan, [_stored(codec, row) for row in rows])
 
     async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
         """Number of documents that fit."""
