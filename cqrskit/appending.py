@@ -199,8 +199,7 @@ class Appender:
         batch.positions = positions
         self._repository.committed(positions, position)
         for decision in batch.decisions:
-            decision.result = decision.result_after(previous_head)
-            decision.waiting.resolve(decision.result)
+            decision.waiting.resolve(decision.settle(previous_head))
         for snapshot in batch.snapshots:
             self._on_snapshot(msgspec.structs.replace(snapshot, position=positions[snapshot.stream_id]))
         if self._on_commit is not None and positions:

@@ -69,7 +69,7 @@ class Scheduled(msgspec.Struct, frozen=True, gc=False):
 class Repository:
     """The aggregates that one executor holds. Handlers use `get`, `find`, `create`, `now` and `conflicting_field`.
 
-    They also `schedule` commands for later, and `unschedule` them.
+    They also `schedule` commands for later, and `unschedule` them, and `decide` those that theirs contains.
 
     A stream that was looked for and has no events is remembered as absent until it is forgotten.
     """
@@ -86,6 +86,7 @@ class Repository:
         self.touched: list[Loaded] = []
         self.scheduled: list[Scheduled] = []
         self.required_as_of = 0
+        self.decide_contained: Callable[[Command], Any] = _decide_nothing
         self._registry = registry
         self._snapshots = snapshots
         self._size_max = size_max
@@ -134,6 +135,15 @@ class Repository:
         aggregate._pending_events = self.pending  # type: ignore[assignment]
         loaded.aggregate = aggregate
         return aggregate
+
+    def decide(self, command: Command) -> Any:
+        """Decide a command that the one being handled contains, and return its reply (`Command.contained_commands`).
+
+        What was decided under its idempotency key before is its reply, or is raised, again. A refusal, of then or of
+        now, is one of the whole: nothing takes effect, and nothing is remembered for those contained. So let it be
+        raised, or raise another in its place.
+        """
+        return self.decide_contained(command)
 
     def schedule(self, command: Command, *, at: datetime, key: str) -> None:
         """Have a command run at a time, once, by whichever process takes commands then; at once if that is past.
@@ -330,6 +340,10 @@ class Repository:
                 self._weights[type(aggregate)] = weight_bytes
         self._bytes += weight_bytes - loaded.weight_bytes
         loaded.weight_bytes = weight_bytes
+
+
+def _decide_nothing(command: Command) -> Any:
+    raise TypeError(f"nothing decides {type(command).__name__} here")
 
 
 def _weight_of(value: object) -> int:

@@ -90,7 +90,8 @@ class SingleSubmission:
 class Waiting(msgspec.Struct, gc=False):
     """One command in the queue. `deadline` is on the event loop's clock, `timeout_seconds` what it was made of.
 
-    `keys` are its idempotency keys: the command's own, the one given for it, both, or none.
+    `keys` are its idempotency keys: the command's own, the one given for it, both, or none. `contained_keys` are those
+    of the commands that it contains.
     """
 
     command: Command
@@ -101,6 +102,7 @@ class Waiting(msgspec.Struct, gc=False):
     submission: Any
     index: int
     outcomes: Outcomes
+    contained_keys: tuple[str, ...] = ()
     resolved: bool = False
 
     def resolve(self, result: CommandResult | CqrskitError) -> None:
@@ -132,14 +134,17 @@ class CommandQueue:
     def submit(
         self, command: Command, metadata: Metadata | None, keys: tuple[str, ...], timeout_seconds: float | None
     ) -> "asyncio.Future[CommandResult | CqrskitError]":
-        """Take this command, or raise Busy; the future gives its result."""
+        """Take this command, or raise Busy or InvalidIdempotencyKey; the future gives its result."""
         self._require_room((command,))
+        contained = contained_keys_of(command)
         loop = asyncio.get_running_loop()
         submission = SingleSubmission(loop.create_future())
         encoded = _encode_metadata(metadata, type(command))
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         deadline = loop.time() + wait_seconds
-        self._waiting.append(Waiting(command, encoded, keys, deadline, wait_seconds, submission, 0, self._outcomes))
+        self._waiting.append(
+            Waiting(command, encoded, keys, deadline, wait_seconds, submission, 0, self._outcomes, contained)
+        )
         self.wake.set()
         return submission.future
 
@@ -150,8 +155,9 @@ class CommandQueue:
         keys: Sequence[tuple[str, ...]],
         timeout_seconds: float | None,
     ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
-        """Take all of these commands, or raise Busy; the future gives their results."""
+        """Take all of these commands, or raise Busy or InvalidIdempotencyKey; the future gives their results."""
         self._require_room(commands)
+        contained = list(map(contained_keys_of, commands))
         loop = asyncio.get_running_loop()
         submission = Submission(len(commands), loop.create_future())
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -168,6 +174,7 @@ class CommandQueue:
                     submission,
                     index,
                     self._outcomes,
+                    contained[index],
                 )
             )
         self.wake.set()
@@ -245,9 +252,25 @@ def usable_keys(command: Command, given: str | None) -> tuple[str, ...]:
     else:
         keys = (own,) if given is None or given == own else (own, given)
     for key in keys:
-        if not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
-            raise InvalidIdempotencyKey(key)
+        _require_usable(key)
     return keys
+
+
+def contained_keys_of(command: Command) -> tuple[str, ...]:
+    """The own keys of the commands that this one contains. Raises InvalidIdempotencyKey."""
+    contained = command.contained_commands()
+    if not contained:
+        return ()
+    keys = [each.idempotency_key() for each in contained]
+    found = tuple(dict.fromkeys(key for key in keys if key is not None))
+    for key in found:
+        _require_usable(key)
+    return found
+
+
+def _require_usable(key: str) -> None:
+    if not (0 < len(key) <= KEY_LENGTH_MAX and key.isprintable()):
+        raise InvalidIdempotencyKey(key)
 
 
 def _encode_metadata(metadata: Metadata | None, command_class: type[Command]) -> bytes:

@@ -13,6 +13,7 @@ from example_ledger.money import (
     AccountType,
     Currency,
     Direction,
+    StoredCurrency,
     available_of,
     balance_of,
     is_debit_normal,
@@ -48,7 +49,7 @@ class MoneyMoved(Aggregate.Event):
 
     transfer_id: UUID
     amount: int
-    currency: Currency
+    currency: StoredCurrency
     account_type: AccountType
     counterparty_account_id: UUID | None
     effective_at: datetime
@@ -105,7 +106,7 @@ class Account(Aggregate):
 
         name: Name
         type: AccountType
-        currency: Currency
+        currency: StoredCurrency
         overdraft_limit: int | None
         metadata: Metadata
 

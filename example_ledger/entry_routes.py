@@ -40,9 +40,10 @@ async def post_entry(data: JSONBody[PostEntry], commands: NamedDependency[Comman
 
 @post("/transfers/{transfer_id:uuid}/reverse", opt=problem_statuses(transfer_not_found=404))
 async def reverse_transfer(
-    transfer_id: FromPath[UUID], data: JSONBody[ReversalBody], commands: NamedDependency[Commands]
+    transfer_id: FromPath[UUID], commands: NamedDependency[Commands], data: JSONBody[ReversalBody | None] = None
 ) -> Response[ReversalReply]:
     """Move a transfer's money back by another transfer, the reversal, whose id makes a retry safe."""
+    data = data or ReversalBody()
     command = ReverseTransfer(
         transfer_id=transfer_id,
         reversal_id=data.reversal_id,

@@ -36,9 +36,10 @@ async def place_hold(data: JSONBody[PlaceHold], commands: NamedDependency[Comman
 
 @post("/holds/{hold_id:uuid}/capture", status_code=200, opt=problem_statuses(hold_not_found=404))
 async def capture_hold(
-    hold_id: FromPath[UUID], data: JSONBody[CaptureBody], commands: NamedDependency[Commands]
+    hold_id: FromPath[UUID], commands: NamedDependency[Commands], data: JSONBody[CaptureBody | None] = None
 ) -> Response[HoldReply]:
     """Move held money, or a part of it; the rest is free again. An Idempotency-Key makes a retry safe."""
+    data = data or CaptureBody()
     command = CaptureHold(hold_id=hold_id, amount=data.amount, effective_at=data.effective_at)
     result = await commands.execute(command)
     return command_reply(_reply(result), result)

@@ -95,9 +95,13 @@ class VoidHold(Command):
 
 
 class ExpireHold(Command):
-    """Give the money of a hold back once its time is over; until then, and after any end of the hold, do nothing."""
+    """Give the money of a hold back once its time is over; until then, and after any end of the hold, do nothing.
+
+    `by_itself` is the one that is stored with the hold: if it comes too early it is stored again.
+    """
 
     hold_id: UUID
+    by_itself: bool = False
 
 
 class HoldState(msgspec.Struct, frozen=True):
@@ -142,8 +146,7 @@ def place_hold(command: PlaceHold, repository: Repository) -> HoldState:
         metadata=command.metadata,
         expires_at=_expiry_of(command, repository.now),
     )
-    if hold.expires_at is not None:
-        repository.schedule(ExpireHold(hold_id=hold_id), at=hold.expires_at, key=_due_key(hold_id))
+    _schedule_expiry(hold, repository)
     return HoldState(hold_id, "held", amount, hold.expires_at)
 
 
@@ -189,19 +192,31 @@ def void_hold(command: VoidHold, repository: Repository) -> HoldState:
 
 @handles(ExpireHold)
 def expire_hold(command: ExpireHold, repository: Repository) -> HoldState:
-    """Release the held money if its time is over. However often and whenever it is sent, it happens once."""
+    """Release the held money if its time is over. However often and whenever it is sent, it happens once.
+
+    The stored one is used up when it has run. Where the clock was set back in the meantime it runs too early, so it is
+    stored again; else nobody would ever release the money.
+    """
     hold = _find(command.hold_id, repository)
     if hold is None:
         raise HoldNotFound(command.hold_id)
     if hold.status == "held" and _is_over(hold, repository.now):
         _release(hold, repository)
         hold.expire()
+    elif hold.status == "held" and command.by_itself:
+        _schedule_expiry(hold, repository)
     amount = hold.amount if hold.status == "held" else hold.captured_amount
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
 
 
 def _due_key(hold_id: UUID) -> str:
     return f"hold:{hold_id}"
+
+
+def _schedule_expiry(hold: Transfer, repository: Repository) -> None:
+    if hold.expires_at is not None:
+        command = ExpireHold(hold_id=hold.id, by_itself=True)
+        repository.schedule(command, at=hold.expires_at, key=_due_key(hold.id))
 
 
 def _take_back_expiry(hold: Transfer, repository: Repository) -> None:

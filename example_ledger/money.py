@@ -11,6 +11,7 @@ __all__ = [
     "Currency",
     "Direction",
     "Leg",
+    "StoredCurrency",
     "available_of",
     "balance_of",
     "is_debit_normal",
@@ -20,7 +21,14 @@ __all__ = [
 AMOUNT_MAX = 2**63 - 1
 """Largest amount of one transfer, and largest value of one counter."""
 
-Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9")]
+IN_WORDS = "ISO 4217, or 3 to 12 A-Z and 0-9"
+Currency = Annotated[
+    str,
+    # To Python, though not to JavaScript, a $ alone matches before a newline at the end too.
+    msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{2,11}(?!\n)$", description=IN_WORDS),
+]
+StoredCurrency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description=IN_WORDS)]
+"""The currency of an event. A command's is stricter: what was once stored stays readable."""
 AccountType = Literal["asset", "expense", "liability", "equity", "income"]
 AccountStatus = Literal["open", "frozen", "closed"]
 Direction = Literal["debit", "credit"]

@@ -114,10 +114,14 @@ class ReversalReply(msgspec.Struct):
 
 
 class BatchResult(msgspec.Struct, omit_defaults=True):
-    """What became of one transfer of a batch; `code` says why it was rejected."""
+    """What became of one transfer of a batch; `code` says why it was rejected, or is unsettled.
+
+    Unsettled is what was not decided in time, or at all: nothing was changed. With the code `commit_unknown` it may
+    have been posted. Either way it can be sent again with this `transfer_id`, and then is posted once.
+    """
 
     transfer_id: UUID
-    status: Literal["posted", "rejected"]
+    status: Literal["posted", "rejected", "unsettled"]
     code: str | None = None
 
 

@@ -12,6 +12,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from cqrskit import (
     All,
     CommandResult,
+    CommitUnknown,
     Condition,
     CqrskitError,
     Match,
@@ -20,11 +21,12 @@ from cqrskit import (
     Reader,
     Rejected,
     Runtime,
+    ServerUnavailable,
     Sort,
     Stored,
     Term,
 )
-from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses
+from cqrskit.web import Commands, MinPosition, command_reply, problem_code, problem_statuses
 from example_ledger.account_routes import effective_between, sort_of
 from example_ledger.money import AMOUNT_MAX
 from example_ledger.read_models import TrialBalance, TrialBalances
@@ -74,13 +76,24 @@ async def post_batch(
 
     An Idempotency-Key is the atomic batch's as a whole. In an independent one each transfer stands under its own id,
     and beside it under a key made from the request's and from its place.
+
+    Once anything may have been posted, the reply is 200 and names every transfer, also those of which it cannot say yet
+    what became of them (`unsettled`): their ids may have been made here, and are what a retry needs.
     """
     if data.mode == "atomic":
         outcome, results = await _post_atomically(data.transfers, commands)
     else:
         outcome, results = await _post_independently(data.transfers, commands)
-    position = outcome.position or await runtime.event_store.head()
+    position = outcome.position or await _head_if_known(runtime)
     return command_reply(BatchReply(position, results), msgspec.structs.replace(outcome, position=position))
+
+
+async def _head_if_known(runtime: Runtime) -> int:
+    """Where the log stands; 0 if it cannot be asked: the ids of what may have been posted must be told all the same."""
+    try:
+        return await runtime.event_store.head()
+    except ServerUnavailable:
+        return 0
 
 
 async def _post_atomically(
@@ -92,26 +105,48 @@ async def _post_atomically(
         results = [BatchResult(each.transfer_id, "rejected", BatchAborted.code) for each in transfers]
         results[int(str(aborted.details["place"]))].code = str(aborted.details["code"])
         return CommandResult(None, aborted.position or 0, appended=False, replayed=aborted.replayed), results
-    return result, [BatchResult(each.transfer_id, "posted") for each in transfers]
+    except CommitUnknown as unknown:
+        return CommandResult(None, 0, appended=True), [_unsettled(each, unknown) for each in transfers]
+    # Whatever it posted, it appended: so this is exact where the receipt of a key is gone, or there was no key.
+    outcome = msgspec.structs.replace(result, replayed=not result.appended)
+    return outcome, [BatchResult(each.transfer_id, "posted") for each in transfers]
 
 
 async def _post_independently(
     transfers: list[PostTransfer], commands: Commands
 ) -> tuple[CommandResult, list[BatchResult]]:
-    """The results, and what they come to: the last position of all, a replay if each is one."""
+    """The results, and what they come to: the last position of all, a replay if each is one.
+
+    Raises the first error if each was given up and nothing was changed.
+    """
     position = 0
     replayed = True
     results = []
-    for transfer, result in zip(transfers, await commands.execute_many(transfers), strict=True):
+    found = await commands.execute_many(transfers)
+    if isinstance(found[0], CqrskitError) and not any(map(_may_have_changed_something, found)):
+        raise found[0]
+    for transfer, result in zip(transfers, found, strict=True):
         if isinstance(result, Rejected):
             results.append(BatchResult(transfer.transfer_id, "rejected", result.code))
+            replayed = replayed and result.replayed
         elif isinstance(result, CqrskitError):
-            raise result
+            results.append(_unsettled(transfer, result))
+            replayed = False
+            continue
         else:
             results.append(BatchResult(transfer.transfer_id, "posted"))
+            replayed = replayed and not result.appended
         position = max(position, result.position or 0)
-        replayed = replayed and result.replayed
     return CommandResult(None, position, appended=not replayed, replayed=replayed), results
+
+
+def _may_have_changed_something(result: CommandResult | CqrskitError) -> bool:
+    """Whether it was decided, or perhaps was: of a refusal its id has an outcome from now on."""
+    return isinstance(result, CommandResult | Rejected | CommitUnknown)
+
+
+def _unsettled(transfer: PostTransfer, error: CqrskitError) -> BatchResult:
+    return BatchResult(transfer.transfer_id, "unsettled", problem_code(error))
 
 
 @get("/transfers/{transfer_id:uuid}", opt=problem_statuses(transfer_not_found=404))

@@ -46,7 +46,7 @@ from cqrskit.web.requests import (
     current_request,
 )
 
-__all__ = ["HTTP_PROBLEMS", "PROBLEMS", "Problem", "ProblemKind", "Problems", "problem_statuses"]
+__all__ = ["HTTP_PROBLEMS", "PROBLEMS", "Problem", "ProblemKind", "Problems", "problem_code", "problem_statuses"]
 
 log = structlog.get_logger(__name__)
 
@@ -128,6 +128,15 @@ def problem_statuses(**statuses: int) -> dict[str, Any]:
     return {STATUSES_OPTION: statuses}
 
 
+def problem_code(error: CqrskitError) -> str:
+    """The `code` of the problem that this error becomes."""
+    return error.code if isinstance(error, Rejected) else _kind_of(error).code
+
+
+def _kind_of(error: CqrskitError) -> ProblemKind:
+    return next(kind for kind in PROBLEMS if isinstance(error, kind.error))
+
+
 class Problems:
     """Turns exceptions into problem responses; `statuses` gives refusals of these codes another status than 422."""
 
@@ -137,7 +146,7 @@ class Problems:
 
     def of_cqrskit(self, request: Request[Any, Any, Any], error: CqrskitError) -> Response[bytes]:
         """The response for one of cqrskit's own errors, or an application's refusal."""
-        kind = next(kind for kind in PROBLEMS if isinstance(error, kind.error))
+        kind = _kind_of(error)
         if kind.internal:
             return self._internal(request, error, kind.code, kind.title)
         if isinstance(error, Rejected):
