@@ -200,8 +200,10 @@ class Decider:
         return set()
 
     def _take(self, batch: Batch, decision: Decision) -> None:
-        """Add a decision to the batch, which may be full then."""
+        """Add a decision to the batch, which may be full then. Only now do later commands find it by its keys."""
         batch.decisions.append(decision)
+        for key in decision.remembered_under:
+            batch.keys[key] = decision
         batch.event_count += len(decision.events)
         batch.size_bytes += decision.size_bytes
         batch.full = batch.event_count >= self._events_max or batch.size_bytes >= self._bytes_max
@@ -250,17 +252,15 @@ class Decider:
             first = first or known
         if first is not None:
             new_keys = tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
-            return self._replay(batch, waiting, first, content, new_keys)
+            return self._replay(waiting, first, content, new_keys)
         decision = self._run(batch, waiting, receipts)
         if decision.outcome is not None:
             decision.content = content
             decision.remembered_under = waiting.keys
-            for key in waiting.keys:
-                batch.keys[key] = decision
         return decision
 
     def _replay(
-        self, batch: Batch, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
+        self, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
     ) -> Decision:
         """The outcome of then; a key of the command that is new is remembered with it from now on."""
         decision = Decision(waiting, self._repository.now, [], [], content=content, replay_of=first)
@@ -268,8 +268,6 @@ class Decider:
             outcome = self._codec.outcome(first, type(waiting.command))
             decision.error, decision.reply = (outcome, None) if isinstance(outcome, Rejected) else (None, outcome)
         decision.remembered_under = new_keys
-        for key in new_keys:
-            batch.keys[key] = decision
         return decision
 
     def _refuse_key(

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.ledger_model")
+
 ORDER = ("unit", "contract", "integration", "acceptance", "faults")
 
 

@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from cqrskit import (
     Application,
@@ -184,3 +185,17 @@ async def test_a_key_of_something_contained_that_cannot_be_kept_is_told_before_a
         with pytest.raises(InvalidIdempotencyKey):
             await runtime.executor.execute_many([Add(name="1", counter_id=uuid4(), by=1), whole])
         assert await runtime.event_store.head() == 0
+
+
+async def test_a_refused_whole_is_remembered_under_its_key_though_nothing_was_looked_up(
+    settings: Settings,
+) -> None:
+    counter_id = uuid4()
+    too_much = AddAll(each=(Add(name="1", counter_id=counter_id, by=11),))
+    async with opened(settings) as runtime:
+        for replayed in (False, True):
+            with pytest.raises(TooSmall) as refusal, capture_logs() as logged:
+                await runtime.executor.execute(too_much, key="all")
+            assert refusal.value.replayed == replayed
+            assert logged == [], "it did not settle what it took for an unknown commit"
+    assert receipts(settings) == ["all"]
