@@ -37,6 +37,7 @@ __all__ = [
     "PlaceHold",
     "VoidHold",
     "capture_hold",
+    "due_key_of",
     "expire_hold",
     "place_hold",
     "void_hold",
@@ -143,7 +144,7 @@ def place_hold(command: PlaceHold, repository: Repository) -> HoldState:
         expires_at=_expiry_of(command, repository.now),
     )
     if hold.expires_at is not None:
-        repository.schedule(ExpireHold(hold_id=hold_id), at=hold.expires_at, key=_due_key(hold_id))
+        repository.schedule(ExpireHold(hold_id=hold_id), at=hold.expires_at, key=due_key_of(hold_id))
     return HoldState(hold_id, "held", amount, hold.expires_at)
 
 
@@ -200,14 +201,15 @@ def expire_hold(command: ExpireHold, repository: Repository) -> HoldState:
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
 
 
-def _due_key(hold_id: UUID) -> str:
+def due_key_of(hold_id: UUID) -> str:
+    """The key of the due command that expires a hold."""
     return f"hold:{hold_id}"
 
 
 def _take_back_expiry(hold: Transfer, repository: Repository) -> None:
     """Nobody needs to look at a hold that has ended. One who does all the same finds that there is nothing to do."""
     if hold.expires_at is not None:
-        repository.unschedule(_due_key(hold.id))
+        repository.unschedule(due_key_of(hold.id))
 
 
 def _find(hold_id: UUID, repository: Repository) -> Transfer | None:
