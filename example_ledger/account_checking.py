@@ -71,8 +71,8 @@ class AccountChecker:
     `changes` are the movements whose transfer has not come yet, by its id.
     """
 
-    def __init__(self, findings: Findings, scratch: Scratch) -> None:
-        self.accounts = Records(scratch, "accounts", CheckedAccount)
+    def __init__(self, findings: Findings, scratch: Scratch, held_max: int) -> None:
+        self.accounts = Records(scratch, "accounts", CheckedAccount, held_max)
         self.count = 0
         self.changes: dict[UUID, Changes] = {}
         self._findings = findings

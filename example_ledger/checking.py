@@ -27,6 +27,7 @@ OVERDUE_GRACE = timedelta(minutes=1)
 """So long after its end a hold may still be held, though nothing is there to expire it."""
 IDS_AT_ONCE = 500
 RECEIPTS_AT_ONCE = 5_000
+HELD_MAX = 20_000
 TRIM_EVERY_EVENTS = 5_000
 
 CHANGES = (Account.Frozen, Account.Unfrozen, Account.Closed, Account.OverdraftLimitSet, Account.MetadataSet)
@@ -56,12 +57,14 @@ class LogChecker:
     `receipts` are checked by those who note them before. It is a context, at whose end its temporary file is gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, held_max: int = HELD_MAX) -> None:
+        """About `held_max` accounts, and as many transfers, are held in memory."""
         self.findings = Findings()
         self.position = 0
+        self._trim_every_events = min(held_max, TRIM_EVERY_EVENTS)
         self._scratch = Scratch()
-        self._accounts = AccountChecker(self.findings, self._scratch)
-        self.transfers = TransferChecker(self.findings, self._scratch)
+        self._accounts = AccountChecker(self.findings, self._scratch, held_max)
+        self.transfers = TransferChecker(self.findings, self._scratch, held_max)
         self.receipts = ReceiptChecker(self.findings, self._scratch, self._accounts.accounts, self.transfers.transfers)
         take_change, take_movement, take_transfer = self._accounts.change, self._accounts.move, self._take_transfer
         self._takers: dict[type, Callable[[RecordedEvent, Any], None]] = {
@@ -101,7 +104,7 @@ class LogChecker:
         taker = self._takers.get(type(event))
         if taker is not None:
             taker(at, event)
-        if at.position % TRIM_EVERY_EVENTS == 0:
+        if at.position % self._trim_every_events == 0:
             self._accounts.accounts.trim()
             self.transfers.trim()
 

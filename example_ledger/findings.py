@@ -2,9 +2,9 @@
 
 import msgspec
 
-__all__ = ["KINDS", "KINDS_KEPT_MAX", "Findings", "Violation"]
+__all__ = ["CASES_KEPT_MAX", "KINDS", "Findings", "Violation"]
 
-KINDS_KEPT_MAX = 10
+CASES_KEPT_MAX = 10
 """So many cases of each kind are kept; the others are counted."""
 
 KINDS: dict[str, tuple[int, str]] = {
@@ -67,6 +67,6 @@ class Findings:
     def add(self, kind: str, position: int, subject: str, found: object, expected: object) -> None:
         """Count one more; keep it if it is among the first of its kind."""
         count = self.counts[kind] = self.counts.get(kind, 0) + 1
-        if count <= KINDS_KEPT_MAX:
+        if count <= CASES_KEPT_MAX:
             invariant, _ = KINDS[kind]
             self.violations.append(Violation(invariant, kind, position, subject, str(found), str(expected)))

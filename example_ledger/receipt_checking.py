@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from cqrskit import RecordedEvent
+from cqrskit import Metadata, RecordedEvent
 from example_ledger.account_checking import CheckedAccount
 from example_ledger.accounts import Account, OpenAccount
 from example_ledger.entries import PostEntry
@@ -20,7 +20,7 @@ from example_ledger.holds import PlaceHold
 from example_ledger.reversals import ReverseTransfer
 from example_ledger.scratch import Records, Scratch
 from example_ledger.transfer_checking import CheckedTransfer
-from example_ledger.transfers import PostTransfer, Transfer
+from example_ledger.transfers import PostBatch, PostTransfer, Transfer
 
 __all__ = ["ReceiptChecker"]
 
@@ -93,8 +93,8 @@ class ReceiptChecker:
         self.count += 1
         ((name, content),) = msgspec.json.decode(command, type=dict[str, msgspec.Raw]).items()
         kept = msgspec.json.decode(outcome, type=_Outcome)
-        recorded = (recorded_at - EPOCH) // timedelta(microseconds=1)
-        if name == "PostBatch" and kept.refused is None:
+        recorded = _microseconds(recorded_at)
+        if name == PostBatch.__name__ and kept.refused is None:
             streams = _ids_of_batch(kept.reply)
         else:
             found = _id_in(content, IDS.get(name))
@@ -128,14 +128,13 @@ class ReceiptChecker:
         """Look at what was told of these positions. The accounts and transfers must have been taken up to here."""
         if not self._has_tables:
             return
-        streams = {at.position: at.stream_id for at, _ in events}
+        found = {at.position: at for at, _ in events}
         for position, stream, command, recorded in self._scratch.file.execute(
             "SELECT * FROM replies WHERE position > ? AND position <= ?", (after, until)
         ):
             stream_id = UUID(bytes=stream)
-            if streams.get(position) != stream_id and not self._may_be_elsewhere(
-                stream_id, position, command, recorded
-            ):
+            at = found.get(position)
+            if at is None or not (at.stream_id == stream_id or self._may_be(at, stream_id, command, recorded)):
                 self._miss(position, stream_id, command)
         for at, event in events:
             if isinstance(event, Account.Opened | Transfer.Posted | Transfer.Held):
@@ -150,12 +149,19 @@ class ReceiptChecker:
         ):
             self._miss(position, UUID(bytes=stream), command)
 
-    def _may_be_elsewhere(self, stream_id: UUID, position: int, command: str, recorded: int) -> bool:
-        """A batch names the position of its end; so may a command that found everything done already."""
+    def _may_be(self, at: RecordedEvent, stream_id: UUID, command: str, recorded: int) -> bool:
+        """Whether a reply may name the position of this event, though it is one of another stream.
+
+        All transfers of an atomic batch have the position of its end; and a command that found everything done already
+        has the position of the commit that it was decided in.
+        """
         begun, began_at = self._beginning_of(stream_id)
-        if command in ALWAYS_CHANGE or not 1 <= begun <= position:
+        if command in ALWAYS_CHANGE or not 1 <= begun <= at.position:
             return False
-        return command not in BEGINNINGS or recorded != (began_at - EPOCH) // timedelta(microseconds=1)
+        if command not in BEGINNINGS or recorded != _microseconds(began_at):
+            return True
+        metadata = msgspec.json.decode(at.metadata or b"{}", type=Metadata)
+        return metadata.command == PostBatch.__name__ and recorded == _microseconds(at.recorded_at)
 
     def _beginning_of(self, stream_id: UUID) -> tuple[int, datetime]:
         for records in self._known:
@@ -178,6 +184,10 @@ class ReceiptChecker:
                 subject = f"{'account' if isinstance(event, Account.Opened) else 'transfer'} {at.stream_id}"
                 expected = f"nothing, as {command} was refused at position {position}: {code}"
                 self._findings.add("refused_and_posted", at.position, subject, type(event).__name__, expected)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def _id_in(content: msgspec.Raw, field: str | None) -> UUID | None:

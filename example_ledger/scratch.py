@@ -18,7 +18,6 @@ __all__ = ["Records", "Scratch"]
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-HELD_MAX = 20_000
 CACHE_KIBIBYTES = 32_000
 ROWS_AT_ONCE = 1_000
 
@@ -47,11 +46,6 @@ class Scratch:
         self.close()
 
     @property
-    def is_used(self) -> bool:
-        """Whether anything was written to it."""
-        return self._file is not None
-
-    @property
     def file(self) -> sqlite3.Connection:
         """The database; it is made now if there is none yet."""
         if self._file is None:
@@ -71,7 +65,7 @@ class Scratch:
 class Records(Generic[T]):
     """Structs by UUID, any number of them. What was got may be changed in place until the next `trim`."""
 
-    def __init__(self, scratch: Scratch, name: str, record: type[T], *, held_max: int = HELD_MAX) -> None:
+    def __init__(self, scratch: Scratch, name: str, record: type[T], held_max: int) -> None:
         """Records of one class, under a `name` of their own in the file; `trim` leaves about `held_max` in memory."""
         self._scratch = scratch
         self._name = name

@@ -54,10 +54,10 @@ class _Announced(msgspec.Struct):
 class TransferChecker:
     """Takes each event of a transfer with the changes on accounts that came before it."""
 
-    def __init__(self, findings: Findings, scratch: Scratch) -> None:
-        self.transfers = Records(scratch, "transfers", CheckedTransfer)
+    def __init__(self, findings: Findings, scratch: Scratch, held_max: int) -> None:
+        self.transfers = Records(scratch, "transfers", CheckedTransfer, held_max)
         self.count = 0
-        self._holds = Records(scratch, "holds", OpenHold)
+        self._holds = Records(scratch, "holds", OpenHold, held_max)
         self._findings = findings
         self._announced: _Announced | None = None
 

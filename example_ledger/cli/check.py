@@ -30,8 +30,8 @@ def check_command(log_only: bool, as_json: bool) -> None:
 
     Debits equal credits in every transfer and, after each decision, over all accounts, posted or held; counters follow
     from their events and never fall, no account is below the limit that it had, a frozen or closed one takes no
-    postings, each transfer has one outcome, a hold ends once and is not exceeded, nor is what is reversed; positions and
-    stream versions have no gap, receipts and documents are what the log says.
+    postings, each transfer has one outcome, a hold ends once and is not exceeded, nor is what is reversed; positions
+    and stream versions have no gap, receipts and documents are what the log says.
 
     Others may go on writing meanwhile. Memory stays flat: a temporary file, which TMPDIR can place elsewhere, takes up
     to about 400 bytes for each transfer. Of each kind of violation the first ten are shown, the others counted.
