@@ -212,7 +212,8 @@ async def test_what_was_changed_in_the_log_is_found_there_and_in_the_documents(p
         assert (report.documents["accounts"], report.documents["transfers"]) == (4, 9)
         damage(
             postgres_dsn,
-            "UPDATE events SET data = replace(data::text, %s, %s)::bytea WHERE type = 'Transfer.Posted' AND stream_id = %s",
+            "UPDATE events SET data = replace(data::text, %s, %s)::bytea "
+            "WHERE type = 'Transfer.Posted' AND stream_id = %s",
             b'"amount":10,'.hex(),
             b'"amount":90,'.hex(),
             PAYMENT,
