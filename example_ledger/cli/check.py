@@ -33,8 +33,8 @@ def check_command(log_only: bool, as_json: bool) -> None:
     postings, each transfer has one outcome, a hold ends once and is not exceeded, nor is what is reversed; positions
     and stream versions have no gap, receipts and documents are what the log says.
 
-    Others may go on writing meanwhile. Memory stays flat: a temporary file, which TMPDIR can place elsewhere, takes up
-    to about 400 bytes for each transfer. Of each kind of violation the first ten are shown, the others counted.
+    Others may go on writing meanwhile. Memory stays flat: a temporary file, which TMPDIR can place elsewhere, takes
+    about 200 bytes for each transfer. Of each kind of violation the first ten are shown, the others counted.
 
     \b
     Examples:
