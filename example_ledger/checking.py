@@ -65,7 +65,8 @@ class LogChecker:
         self._scratch = Scratch()
         self._accounts = AccountChecker(self.findings, self._scratch, held_max)
         self.transfers = TransferChecker(self.findings, self._scratch, held_max)
-        self.receipts = ReceiptChecker(self.findings, self._scratch, self._accounts.accounts, self.transfers.transfers)
+        known = self._accounts.accounts, self.transfers.transfers
+        self.receipts = ReceiptChecker(self.findings, self._scratch, *known, held_max)
         take_change, take_movement, take_transfer = self._accounts.change, self._accounts.move, self._take_transfer
         self._takers: dict[type, Callable[[RecordedEvent, Any], None]] = {
             Account.Opened: self._accounts.open,

@@ -79,11 +79,13 @@ class ReceiptChecker:
         scratch: Scratch,
         accounts: Records[CheckedAccount],
         transfers: Records[CheckedTransfer],
+        held_max: int,
     ) -> None:
         self.count = 0
         self._findings = findings
         self._scratch = scratch
         self._known: tuple[Records[CheckedAccount], Records[CheckedTransfer]] = (accounts, transfers)
+        self._rows_at_once = min(held_max, ROWS_AT_ONCE)
         self._replies: list[tuple[int, bytes, str, int]] = []
         self._refusals: list[tuple[int, bytes, str, bytes, str]] = []
         self._has_tables = False
@@ -104,7 +106,7 @@ class ReceiptChecker:
                 self._replies.append((position, stream.bytes, name, recorded))
             elif name in BEGINNINGS:
                 self._refusals.append((position, stream.bytes, name, bytes(content), kept.refused.code))
-        if len(self._replies) + len(self._refusals) >= ROWS_AT_ONCE:
+        if len(self._replies) + len(self._refusals) >= self._rows_at_once:
             self._write()
 
     def begin(self) -> None:
