@@ -144,7 +144,7 @@ def place_hold(command: PlaceHold, repository: Repository) -> HoldState:
         expires_at=_expiry_of(command, repository.now),
     )
     if hold.expires_at is not None:
-        repository.schedule(ExpireHold(hold_id=hold_id), at=hold.expires_at, key=due_key_of(hold_id))
+        repository.schedule(ExpireHold(hold_id=hold_id), at=hold.expires_at, key=_due_key(hold_id))
     return HoldState(hold_id, "held", amount, hold.expires_at)
 
 
@@ -206,10 +206,13 @@ def due_key_of(hold_id: UUID) -> str:
     return f"hold:{hold_id}"
 
 
+_due_key = due_key_of
+
+
 def _take_back_expiry(hold: Transfer, repository: Repository) -> None:
     """Nobody needs to look at a hold that has ended. One who does all the same finds that there is nothing to do."""
     if hold.expires_at is not None:
-        repository.unschedule(due_key_of(hold.id))
+        repository.unschedule(_due_key(hold.id))
 
 
 def _find(hold_id: UUID, repository: Repository) -> Transfer | None:
