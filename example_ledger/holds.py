@@ -110,6 +110,11 @@ class HoldState(msgspec.Struct, frozen=True):
     expires_at: datetime | None
 
 
+def due_key_of(hold_id: UUID) -> str:
+    """The key of the due command that expires a hold."""
+    return _due_key(hold_id)
+
+
 @handles(PlaceHold, sees_key_conflicts=True)
 def place_hold(command: PlaceHold, repository: Repository) -> HoldState:
     """Hold money as `post_transfer` would move it; it is refused for the same reasons in the same order."""
@@ -201,12 +206,8 @@ def expire_hold(command: ExpireHold, repository: Repository) -> HoldState:
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
 
 
-def due_key_of(hold_id: UUID) -> str:
-    """The key of the due command that expires a hold."""
+def _due_key(hold_id: UUID) -> str:
     return f"hold:{hold_id}"
-
-
-_due_key = due_key_of
 
 
 def _take_back_expiry(hold: Transfer, repository: Repository) -> None:
