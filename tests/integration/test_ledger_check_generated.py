@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as some
 
-from cqrskit import Command, CommandResult, Runtime, Settings
+from cqrskit import Command, CommandResult, Rejected, Runtime, Settings
 from cqrskit.testing import PostgresServer
 from example_ledger.account_commands import (
     CloseAccount,
@@ -34,19 +34,27 @@ EXAMPLES = 60
 ACCOUNTS = 5
 
 Step = tuple[str, int, int, int, int, str | None]
-"""What is done; two accounts, or an account and a transfer; a transfer; an amount; the caller's key, if it has one."""
+"""What is done; an account, and how far away the other one is; a transfer; an amount; a key, if the caller has one."""
 
-KINDS = ["post", "post", "enter", "hold", "hold", "capture", "void", "expire", "reverse", "reverse", "batch", "limit"]
-KINDS += ["describe", "freeze", "unfreeze", "unfreeze", "close"]
+KINDS = [
+    *["post"] * 4,
+    *["enter"] * 2,
+    *["hold"] * 4,
+    *["capture"] * 3,
+    *["void"] * 2,
+    *["reverse"] * 4,
+    *["batch"] * 3,
+]
+KINDS += ["expire", "limit", "describe", "freeze", "unfreeze", "close"]
 steps: some.SearchStrategy[Step] = some.tuples(
     some.sampled_from(KINDS),
-    some.integers(0, ACCOUNTS),
-    some.integers(0, ACCOUNTS),
-    some.integers(0, 7),
-    some.sampled_from([0, 1, 5, 30, 100, AMOUNT_MAX]),
-    some.none() | some.none() | some.sampled_from(["a", "b", "c"]),
+    some.sampled_from([*range(ACCOUNTS)] * 3 + [ACCOUNTS]),
+    some.sampled_from([*range(1, ACCOUNTS)] * 4 + [0]),
+    some.integers(0, 25),
+    some.sampled_from([1, 1, 2, 3, 5, 5, 10, 30, 0, 100, AMOUNT_MAX]),
+    some.sampled_from([None] * 9 + ["a", "b", "c"]),
 )
-groups = some.lists(some.lists(steps, min_size=1, max_size=8), min_size=1, max_size=10)
+groups = some.lists(some.lists(steps, min_size=1, max_size=12), min_size=4, max_size=12)
 
 
 class Bench:
@@ -67,14 +75,14 @@ class Bench:
         """Give each group's commands at once, and check all books since the first example."""
         names = uuid4()
         await self.runtime.executor.execute_many([_opening(names, number) for number in range(ACCOUNTS)])
+        await self.runtime.executor.execute_many([_funding(names, number) for number in range(1, ACCOUNTS - 1)])
         for group in given_groups:
             commands = [_command(names, *step[:-1]) for step in group]
             keys = [None if step[-1] is None else f"{names}{step[-1]}" for step in group]
-            for command, result in zip(
-                commands, await self.runtime.executor.execute_many(commands, keys=keys), strict=True
-            ):
-                accepted = isinstance(result, CommandResult) and result.appended
-                self.outcomes[type(command).__name__] += accepted
+            results = await self.runtime.executor.execute_many(commands, keys=keys)
+            for command, result in zip(commands, results, strict=True):
+                assert isinstance(result, CommandResult | Rejected), (command, result)
+                self.outcomes[type(command).__name__] += isinstance(result, CommandResult) and result.appended
         report = await check_books(self.runtime, documents=False)
         assert report.violations == [], msgspec.json.format(msgspec.json.encode(report.violations)).decode()
 
@@ -86,13 +94,25 @@ def _opening(names: UUID, number: int) -> OpenAccount:
     return OpenAccount(account_id=account_id, name="a", type=kind, currency="EUR", overdraft_limit=limit)
 
 
+def _funding(names: UUID, number: int) -> PostTransfer:
+    return PostTransfer(
+        transfer_id=_id(names, "funding", number),
+        debit_account_id=_id(names, "account", 0),
+        credit_account_id=_id(names, "account", number),
+        amount=50,
+        currency="EUR",
+    )
+
+
 def _id(names: UUID, what: str, number: int) -> UUID:
     return uuid5(names, f"{what} {number}")
 
 
-def _command(names: UUID, kind: str, one: int, other: int, transfer: int, amount: int) -> Command:
+def _command(names: UUID, kind: str, one: int, away: int, transfer: int, amount: int) -> Command:
+    other = (one + away) % ACCOUNTS
     account_id, other_id = _id(names, "account", one), _id(names, "account", other)
-    transfer_id, original_id = _id(names, "transfer", transfer), _id(names, "transfer", other)
+    transfer_id, original_id = _id(names, "transfer", transfer), _id(names, "transfer", transfer // 2)
+    hold_id = _id(names, "transfer", transfer // 5)
     sides: dict[str, Any] = {"debit_account_id": account_id, "credit_account_id": other_id, "currency": "EUR"}
     post = PostTransfer(transfer_id=transfer_id, amount=amount, **sides)
     match kind:
@@ -104,13 +124,13 @@ def _command(names: UUID, kind: str, one: int, other: int, transfer: int, amount
             return PostEntry(entry_id=transfer_id, legs=legs, currency="EUR")
         case "hold":
             seconds = None if amount == 1 else 3_600
-            return PlaceHold(hold_id=transfer_id, amount=amount, expires_in_seconds=seconds, **sides)
+            return PlaceHold(hold_id=hold_id, amount=amount, expires_in_seconds=seconds, **sides)
         case "capture":
-            return CaptureHold(hold_id=transfer_id, amount=amount or None)
+            return CaptureHold(hold_id=hold_id, amount=amount or None)
         case "void":
-            return VoidHold(hold_id=transfer_id)
+            return VoidHold(hold_id=hold_id)
         case "expire":
-            return ExpireHold(hold_id=transfer_id)
+            return ExpireHold(hold_id=hold_id)
         case "reverse":
             return ReverseTransfer(transfer_id=original_id, reversal_id=transfer_id, amount=amount or None)
         case "batch":
@@ -124,7 +144,7 @@ def _command(names: UUID, kind: str, one: int, other: int, transfer: int, amount
 
 @pytest.fixture(scope="module")
 def bench(postgres_server: PostgresServer) -> Iterator[Bench]:
-    """The ledger at work; in the end every kind of command has had an effect."""
+    """The ledger at work; in the end commands of nearly every kind have had an effect."""
     dsn = postgres_server.create_database()
     bench = Bench(dsn)
     with bench.runner:
@@ -132,7 +152,8 @@ def bench(postgres_server: PostgresServer) -> Iterator[Bench]:
         yield bench
         bench.runner.run(bench.stack.aclose())
     postgres_server.drop_database(dsn)
-    assert not [name for name, count in bench.outcomes.items() if count == 0 and name != "ExpireHold"], bench.outcomes
+    without_effect = {name for name, count in bench.outcomes.items() if count == 0}
+    assert without_effect <= {"CloseAccount", "ExpireHold"}, bench.outcomes
 
 
 @settings(
