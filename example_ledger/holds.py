@@ -37,6 +37,7 @@ __all__ = [
     "PlaceHold",
     "VoidHold",
     "capture_hold",
+    "due_key_of",
     "expire_hold",
     "place_hold",
     "void_hold",
@@ -111,6 +112,11 @@ class HoldState(msgspec.Struct, frozen=True):
     status: Status
     amount: int
     expires_at: datetime | None
+
+
+def due_key_of(hold_id: UUID) -> str:
+    """The key of the due command that expires a hold."""
+    return _due_key(hold_id)
 
 
 @handles(PlaceHold, sees_key_conflicts=True)

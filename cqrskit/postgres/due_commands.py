@@ -81,6 +81,10 @@ class PostgresDueCommands:
         found = await self._fetch("list_due_commands", {"only_parked": only_parked, "count": count_max})
         return [DueCommand(*row) for row in found]
 
+    async def stored_keys(self, keys: Sequence[str]) -> set[str]:
+        """Those of these keys under which a command waits, or is parked."""
+        return {key for (key,) in await self._fetch("find_due_commands", {"keys": list(keys)})}
+
     async def status(self) -> DueCommandsStatus:
         """How many there are, and how late the oldest is."""
         ((waiting, parked, oldest),) = await self._fetch("measure_due_commands", {})

@@ -18,7 +18,7 @@ from cqrskit.postgres.binary_columns import BigintColumn, ByteaColumn, IntegerCo
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
 from cqrskit.postgres.writer import Writer, append_batch
-from cqrskit.receipts import Receipt
+from cqrskit.receipts import Receipt, RecordedReceipt
 
 __all__ = ["PostgresEventStore", "PostgresLockedLog"]
 
@@ -132,6 +132,12 @@ class PostgresEventStore:
         cursor = await self._with_connection(lambda connection: connection.execute(statement("prune_receipts"), values))
         return cursor.rowcount
 
+    async def list_receipts(self, after_key: str, limit: int) -> list[RecordedReceipt]:
+        """At most so many receipts of keys after this one, by key: so all of them are read without holding them."""
+        values: dict[str, object] = {"after": after_key, "count": limit}
+        rows = await self._with_connection(lambda connection: _fetch(connection, "list_receipts", values))
+        return [RecordedReceipt(*row) for row in rows]
+
     async def head(self) -> int:
         """Position of the last committed event."""
         return await self._with_connection(_read_head)
@@ -215,11 +221,17 @@ async def _load(
     return found
 
 
+async def _fetch(connection: AsyncConnection[TupleRow], name: str, values: dict[str, object]) -> list[TupleRow]:
+    cursor = await connection.execute(statement(name), values, binary=True)
+    return await cursor.fetchall()
+
+
 async def _fetch_events(
     connection: AsyncConnection[TupleRow], name: str, values: dict[str, object]
 ) -> list[RecordedEvent]:
-    cursor = await connection.execute(statement(name), values, binary=True)
     return [
         RecordedEvent(position, stream_id, version, type_name, data, metadata, recorded_at)
-        for position, stream_id, version, type_name, data, metadata, recorded_at in await cursor.fetchall()
+        for position, stream_id, version, type_name, data, metadata, recorded_at in await _fetch(
+            connection, name, values
+        )
     ]

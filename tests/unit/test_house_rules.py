@@ -69,6 +69,12 @@ def test_every_log_event_is_listed_and_every_listed_one_is_written() -> None:
     assert written == set(LOG_EVENTS)
 
 
+def test_fault_tests_end_with_a_check_of_the_log_or_of_all_documents() -> None:
+    checks = re.compile(r"assert_(books|log_tells|projection_exact|exact)|import WAIT_SECONDS, at_work|count\(\*\)")
+    modules = (ROOT / "tests" / "faults").glob("test_*.py")
+    assert [path.name for path in modules if not checks.search(path.read_text(encoding="utf-8"))] == []
+
+
 @pytest.mark.parametrize("package", ["cqrskit", "example_ledger"])
 def test_public_modules_say_what_they_offer(package: str) -> None:
     lacking = []

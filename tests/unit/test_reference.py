@@ -15,6 +15,7 @@ from cqrskit.schema.frozen import FINDING_CODES
 from cqrskit.verification import DifferenceKind
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
+from example_ledger.findings import KINDS
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -65,6 +66,12 @@ def test_every_option_of_a_command_is_documented(name: str, command: str) -> Non
 def test_every_finding_of_the_schema_check_is_documented() -> None:
     section = page("cli.md").partition("| `code` | what was found |")[2].partition("\n## ")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)) == FINDING_CODES
+
+
+def test_every_kind_of_violation_that_the_ledgers_check_finds_is_documented() -> None:
+    section = page("ledger.md").partition("| `kind` | invariant | what is wrong |")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.+) \|$", section, re.MULTILINE)
+    assert {kind: (int(number), text) for kind, number, text in rows} == KINDS
 
 
 def test_every_kind_of_difference_is_documented() -> None:
