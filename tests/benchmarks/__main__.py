@@ -16,10 +16,12 @@ from tests.benchmarks import (
     http,
     imports,
     latency,
+    ledger_commands,
     machine,
     processes,
     projections,
     rebuilds,
+    service,
     transfers,
     visibility,
     volume,
@@ -33,6 +35,7 @@ __all__ = ["GROUPS", "main"]
 GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "writes": writes.measure,
     "transfers": transfers.measure,
+    "ledger": ledger_commands.measure,
     "http": http.measure,
     "latency": latency.measure,
     "processes": processes.measure,
@@ -43,6 +46,7 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "visibility": visibility.measure,
     "rebuilds": rebuilds.measure,
     "failover": failover.measure,
+    "service": service.measure,
 }
 QUICK_SHARE = 0.05
 
