@@ -18,6 +18,7 @@ from tests.benchmarks import (
     latency,
     ledger_commands,
     machine,
+    pages,
     processes,
     projections,
     rebuilds,
@@ -46,6 +47,7 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "visibility": visibility.measure,
     "rebuilds": rebuilds.measure,
     "failover": failover.measure,
+    "pages": pages.measure,
     "service": service.measure,
 }
 QUICK_SHARE = 0.05

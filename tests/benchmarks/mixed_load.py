@@ -197,7 +197,7 @@ class MixedLoad:
         begun, used = time.perf_counter(), time.process_time()
         self._until = begun + self._work.seconds
         if self._work.rate is None:
-            for connection in list(self._idle):
+            for _ in range(len(self._idle)):
                 self._arrive(begun)
             await asyncio.sleep(self._work.seconds)
         else:
