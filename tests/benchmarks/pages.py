@@ -36,7 +36,7 @@ ASKED = 1_000
 """Pages of each kind, and as many of the peer's."""
 WARM_UP = 20
 DEEP_PAGES, DEEP_ROWS = 100, 1_000
-"""So many cursors, so many lines from each other."""
+"""So many cursors, so many lines from each other: a hundred thousand lines deep."""
 AMOUNT_MAX = 100_000
 LIMITS = {"Elasticsearch": at_most(2), "Postgres": None}
 """Of the medians. A page of Postgres costs it a fifth of a millisecond, so the ratio is that of HTTP."""
@@ -139,7 +139,8 @@ async def _kinds(bench: Bench, client: Client, account_id: UUID) -> list[Kind]:
     """Statements of the account with most lines; searches that fit about ten transfers, and that fit all."""
     first = Wanted(f"/accounts/{account_id}/statement?limit={ROWS}", str(account_id))
     common = Wanted(f"/transfers?limit={ROWS}&q=invoice", words=["invoice"])
-    depth, deep = await _deep(client, account_id, bench.amount(DEEP_PAGES, at_least=5))
+    pages, rows = bench.amount(DEEP_PAGES, at_least=5), bench.amount(DEEP_ROWS, at_least=ROWS)
+    depth, deep = await _deep(client, account_id, pages, rows)
     randomness = random.Random(1)
 
     def rare() -> Wanted:
@@ -154,17 +155,17 @@ async def _kinds(bench: Bench, client: Client, account_id: UUID) -> list[Kind]:
     ]
 
 
-async def _deep(client: Client, account_id: UUID, pages: int) -> tuple[int, list[Wanted]]:
+async def _deep(client: Client, account_id: UUID, pages: int, rows: int) -> tuple[int, list[Wanted]]:
     """How many lines deep the account's statement was walked through, and pages from all over it."""
     path = f"/accounts/{account_id}/statement?limit="
-    page = await _page(client, f"{path}{DEEP_ROWS}")
+    page = await _page(client, f"{path}{rows}")
     depth = 0
     found: list[Wanted] = []
     while len(found) < pages and page["next"] is not None:
         depth += len(page["items"])
         cursor, last = quote(page["next"]), page["items"][-1]["position"]
         found.append(Wanted(f"{path}{ROWS}&cursor={cursor}", str(account_id), last))
-        page = await _page(client, f"{path}{DEEP_ROWS}&cursor={cursor}")
+        page = await _page(client, f"{path}{rows}&cursor={cursor}")
     return depth, found
 
 
