@@ -32,7 +32,7 @@ __all__ = ["measure"]
 T = TypeVar("T")
 
 ACCOUNTS, TRANSFERS = 1_000, 1_000_000
-ASKED = 1_000
+ASKED = 400
 """Pages of each kind, and as many of the peer's."""
 WARM_UP = 20
 DEEP_PAGES, DEEP_ROWS = 100, 1_000
