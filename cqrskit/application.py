@@ -205,7 +205,7 @@ class Runtime:
             wake=listener.follow(), stored=lambda: self._due_runner.wake(),
         )  # fmt: skip
         self._due_runner = DueCommandRunner(
-            due_commands, self.executor, application.handlers, settings, react_again=self._reactions.react_again
+            due_commands, self.executor, application.handlers, settings, react_again=self._reactions.by_parked_name
         )
 
     def _committed(self) -> None:

@@ -150,8 +150,13 @@ class Executor:
         return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds) if commands else []
 
     def _require_running(self) -> None:
-        if self._stopping or not self._tasks:
+        if not self.takes_commands:
             raise ShuttingDown
+
+    @property
+    def takes_commands(self) -> bool:
+        """Whether it was started, and does not stop."""
+        return bool(self._tasks) and not self._stopping
 
     @property
     def queue_length(self) -> int:

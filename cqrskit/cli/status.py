@@ -137,7 +137,8 @@ def _due(status: DueCommandsStatus) -> list[str]:
 async def _reactions(runtime: Runtime) -> list[str]:
     """How far each reaction is; what it parked is among the due commands."""
     names = [each.name for each in runtime.application.reactions]
-    positions = await runtime.due_commands.positions(names) if names else {}
+    found = await runtime.due_commands.positions(names) if names else {}
+    positions = {name: min(types.values()) for name, types in found.items()}
     head = await runtime.event_store.head()
     return [
         f"reaction {name}: position {positions[name]:,}, lag {head - positions[name]:,} events"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import LiteralString
 from uuid import UUID, uuid4
 
@@ -180,7 +181,7 @@ async def test_one_that_fails_again_and_again_is_parked_and_runs_when_it_is_retr
         async def parked() -> bool:
             return (await runtime.due_commands.status()).parked == 2
 
-        await eventually(parked)
+        await eventually(parked, timeout_seconds=30)
         assert await value(runtime, counter_id) == 3 + 10
         first, _ = await runtime.due_commands.list_all(only_parked=True, count_max=10)
         assert first.attempts == cqrskit.due_commands.ATTEMPTS_MAX
@@ -223,6 +224,30 @@ async def test_an_operator_lists_retries_and_drops_what_is_parked(
     assert await cqrskit_due("due", "drop", "b", "--yes") == (0, "b is given up")
     assert await cqrskit_due("due", "drop", "b", "--yes") == (2, "")
     assert rows(settings, "SELECT key, attempts, parked_at FROM due_commands") == [("a", 0, None)]
+
+
+async def test_an_error_that_quotes_what_no_text_column_takes_is_kept_all_the_same(settings: Settings) -> None:
+    async with opened(settings) as runtime:
+        await runtime._due_runner.stop()
+        await runtime.executor.execute(GrowLater(counter_id=uuid4(), name="a"))
+        (claimed,) = await runtime.due_commands.claim(datetime.now(UTC), 9, ["GrowDue"], seconds=30)
+        quoting = "half \ud800 and \0 nothing"
+        await runtime.due_commands.put_off(claimed, attempts=1, run_at=claimed.due_at, error=quoting)
+        ((kept,),) = rows(settings, "SELECT error FROM due_commands")
+        await runtime.due_commands.park(claimed, attempts=1, error=quoting)
+        assert rows(settings, "SELECT error FROM due_commands WHERE parked_at IS NOT NULL") == [(kept,)]
+        assert kept == r"half \ud800 and \x00 nothing"
+
+
+async def test_a_process_that_takes_no_more_commands_claims_none_that_are_due(settings: Settings) -> None:
+    async with opened(settings) as runtime:
+        runtime.executor.refuse_new()
+        looking = runtime._due_runner._task
+        await eventually(lambda: looking is not None and looking.done())
+        async with opened(settings) as other:
+            await other._due_runner.stop()
+            await other.executor.execute(GrowLater(counter_id=uuid4(), name="a"))
+    assert rows(settings, "SELECT attempts, error, leased_until FROM due_commands") == [(0, None, None)]
 
 
 async def test_a_stop_finishes_what_is_running(settings: Settings) -> None:
