@@ -217,6 +217,7 @@ class Decider:
         batch.size_bytes += sum([len(event.data) + len(event.metadata) for event in events])
         if decision.outcome is not None and decision.content is not None:
             batch.size_bytes += len(decision.content) + len(decision.outcome)
+        batch.size_bytes += sum([len(change.content) + len(change.metadata) for change in decision.due])
         batch.full = batch.event_count >= self._events_max or batch.size_bytes >= self._bytes_max
 
     def _decide_or_fail(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from cqrskit.appending import Appender, undecidable
+from cqrskit.appending import Appender, undecidable, unplanned
 from cqrskit.batch import Batch
 from cqrskit.commands import Command, HandlerRegistry
 from cqrskit.decisions import Decider
@@ -283,9 +283,7 @@ class Executor:
         except CqrskitError as error:
             batch.failure = error
         except Exception as error:
-            log.exception("executor.append_failed", commands=len(batch.commands))
-            batch.failure = CommitUnknown()
-            batch.failure.__cause__ = error
+            batch.failure = unplanned(error)
         finally:
             batch.done = True
             self._queue.wake.set()

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import LiteralString
 from uuid import UUID, uuid4
 
@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 import cqrskit.due_commands
-from cqrskit import CommandFailed, CommandResult, Runtime, Settings
+from cqrskit import Application, Command, CommandFailed, CommandResult, Repository, Runtime, Settings, handles
 from cqrskit.due_commands import DueCommandRunner
 from cqrskit.testing import eventually
 from cqrskit.testing.worker_process import WorkerProcess
-from tests.integration.counting import Grow, Require, TooSmall
+from tests.integration.counting import Counter, Grow, Require, TooSmall, grow
 from tests.integration.reminding import CallOff, GrowLater, OnlySchedule, mended, opened, reminding
 
 
@@ -80,6 +80,41 @@ async def test_a_batch_that_the_database_refuses_stores_no_due_command_of_the_cu
     assert [isinstance(each, CommandResult) for each in results] == [True, False, True]
     assert rows(settings, "SELECT key FROM due_commands ORDER BY id") == [("first",), ("last",)]
     assert rows(settings, "SELECT count(*) FROM events") == [(4,)]
+
+
+class Nowhere(tzinfo):
+    """A time zone that does not say where it is, so that its times cannot be written."""
+
+    def utcoffset(self, moment: datetime | None) -> None:
+        return None
+
+
+class ScheduleNowhere(Command):
+    """Ask for what cannot be written."""
+
+    counter_id: UUID
+
+
+@handles(ScheduleNowhere)
+def schedule_nowhere(command: ScheduleNowhere, repository: Repository) -> None:
+    """Grow, and ask."""
+    repository.create(Counter, command.counter_id).grow(by=1)
+    due = Grow(counter_id=command.counter_id)
+    repository.schedule(due, at=datetime(2030, 1, 1, tzinfo=Nowhere()), key=str(command.counter_id))
+
+
+@pytest.mark.parametrize("locked", [False, True])
+async def test_what_cannot_be_written_fails_alone_and_at_once(settings: Settings, locked: bool) -> None:
+    application = Application("nowhere", aggregates=[Counter], handlers=[grow, schedule_nowhere])
+    async with application.open(settings) as runtime:
+        runtime.executor._appender.locked_batches = 1_000 if locked else 0
+        commands = [ScheduleNowhere(counter_id=uuid4()), *[Grow(counter_id=uuid4()) for _ in range(5)]]
+        async with asyncio.timeout(runtime.settings.command_timeout_seconds / 2):
+            results = await runtime.executor.execute_many(commands)
+    assert isinstance(results[0], CommandFailed)
+    assert "TypeError" in str(results[0])
+    assert all(isinstance(each, CommandResult) for each in results[1:])
+    assert rows(settings, "SELECT count(*) FROM events") == [(10,)]
 
 
 async def test_what_is_stored_under_a_key_again_takes_the_place_of_the_first(settings: Settings) -> None:
