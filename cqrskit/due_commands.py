@@ -82,11 +82,18 @@ class DueCommand(msgspec.Struct, frozen=True):
 
 
 class DueCommandsStatus(msgspec.Struct, frozen=True):
-    """How many commands wait and how many are parked; `overdue_seconds` is how long the oldest waiting one is due."""
+    """How many commands wait and how many are parked; `overdue_seconds` is how long the oldest waiting one is due.
 
-    waiting: int
+    Those wait that the code has a handler for; `unknown` are names of others that are overdue: of newer code, of
+    another application in this database, or of nobody any more. `waiting` is None where they were not counted.
+    `problems` are what somebody should look at, each a sentence.
+    """
+
+    waiting: int | None
     parked: int
     overdue_seconds: float
+    unknown: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class DueCommands(Protocol):
@@ -108,6 +115,14 @@ class DueCommands(Protocol):
 
     async def park(self, claimed: ClaimedCommand, *, attempts: int, error: str) -> None:
         """End the lease, and set it aside with its error."""
+
+    async def status(
+        self, names: Sequence[str] | None = None, *, patience_seconds: float = 0.0, count: bool = True
+    ) -> DueCommandsStatus:
+        """How commands of these names are (None: all), and which others are overdue by more than the patience.
+
+        Those that wait are counted only if asked, for there may be many. Its `problems` are empty.
+        """
 
 
 class DueCommandRunner:
@@ -177,6 +192,19 @@ class DueCommandRunner:
         if next_at is None:
             return POLL_INTERVAL_SECONDS
         return min(max((next_at - self._clock()).total_seconds(), 0.0), POLL_INTERVAL_SECONDS)
+
+    async def status(self, *, count: bool = True) -> DueCommandsStatus:
+        """How those are that this process could run; without `count` those that wait are not counted."""
+        limit_seconds = self._settings.health_lag_max_seconds
+        found = await self._store.status(self._names, patience_seconds=limit_seconds, count=count)
+        problems = []
+        if found.parked > self._settings.health_parked_keys_max:
+            problems.append(f"{found.parked:,} parked: see `cqrskit due list --parked`")
+        if found.overdue_seconds > limit_seconds:
+            problems.append(f"the oldest is overdue by {found.overdue_seconds:,.0f} s, more than {limit_seconds:,g} s")
+        if found.unknown:
+            problems.append(f"this code has no handler for what is overdue: {', '.join(found.unknown)}")
+        return msgspec.structs.replace(found, problems=tuple(problems))
 
     async def run_due(self) -> int:
         """Run what is due now, at most 100 commands; how many were leased."""

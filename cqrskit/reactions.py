@@ -20,7 +20,7 @@ are read and moved together.
 import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -40,6 +40,7 @@ __all__ = [
     "PARKED",
     "Reaction",
     "ReactionRunner",
+    "ReactionStatus",
     "ReactionStore",
     "StoredCommand",
     "check_reactions",
@@ -150,6 +151,25 @@ class ReactionStore(Protocol):
     ) -> bool:
         """Move the checkpoints of these types and store commands, if all of them are still at `after`."""
 
+    async def parked_events(self, names: Sequence[str]) -> dict[str, int]:
+        """How many events are parked of these reactions, of those that have any."""
+
+
+class ReactionStatus(msgspec.Struct, frozen=True):
+    """How one reaction is. `position` is that up to which it has looked at all that it reacts to; 0: never started.
+
+    `lag_seconds` is the age of the next event. `failure` says what keeps it from going on, as far as this process
+    knows. `problems` are what somebody should look at, each a sentence; parked events are among the due commands'.
+    """
+
+    name: str
+    position: int
+    lag_events: int
+    lag_seconds: float
+    parked_events: int
+    failure: str | None = None
+    problems: tuple[str, ...] = ()
+
 
 class ReactionRunner:
     """Moves reactions until it is stopped; `stored` is called after commands were stored.
@@ -177,6 +197,7 @@ class ReactionRunner:
         self._event_store = event_store
         self._registry = registry
         self._handlers = handlers
+        self._settings = settings
         self._block_size = min(settings.block_size_max, BLOCK_SIZE_MAX)
         self._wake = wake
         self._stored = stored
@@ -192,6 +213,31 @@ class ReactionRunner:
     async def stop(self) -> None:
         """Stop; a checkpoint moves in one statement, so nothing is left half done."""
         await end_tasks(self._tasks)
+
+    async def statuses(self) -> list[ReactionStatus]:
+        """How each reaction is, be it run here or by others."""
+        names = list(self._methods)
+        if not names:
+            return []
+        found, parked = await self._store.positions(names), await self._store.parked_events(names)
+        head = await self._event_store.head()
+        return [await self._status(name, found.get(name, {}), head, parked.get(name, 0)) for name in names]
+
+    async def _status(self, name: str, positions: Mapping[str, int], head: int, parked: int) -> ReactionStatus:
+        own = [position for each, position in positions.items() if each in self._types[name]]
+        position = min(own, default=0)
+        lag, failure = max(head - position, 0), self.failures.get(name)
+        oldest = (await self._event_store.read(position, 1)).events if lag else []
+        seconds = max((datetime.now(UTC) - oldest[0].recorded_at).total_seconds(), 0.0) if oldest else 0.0
+        problems = [] if failure is None else [failure]
+        if not own:
+            problems.append("it was never started: run `cqrskit serve`")
+        elif lag > self._settings.health_lag_max_events:
+            problems.append(f"it lags by {lag:,} events, more than {self._settings.health_lag_max_events:,}")
+        elif seconds > self._settings.health_lag_max_seconds:
+            limit = f"{self._settings.health_lag_max_seconds:,g}"
+            problems.append(f"it lags by {seconds:,.0f} s, more than {limit} s: run `cqrskit serve`")
+        return ReactionStatus(name, position, lag, seconds, parked, failure, tuple(problems))
 
     async def _run(self) -> None:
         while True:

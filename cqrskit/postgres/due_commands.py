@@ -10,7 +10,7 @@ from cqrskit.due_commands import ClaimedCommand, DueCommand, DueCommandsStatus
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
 from cqrskit.postgres.stored_text import storable
-from cqrskit.reactions import StoredCommand
+from cqrskit.reactions import PARKED, StoredCommand
 
 __all__ = ["PostgresDueCommands"]
 
@@ -87,6 +87,11 @@ class PostgresDueCommands:
         ((moved,),) = await self._fetch("advance_reaction", values)
         return bool(moved)
 
+    async def parked_events(self, names: Sequence[str]) -> dict[str, int]:
+        """See `cqrskit.reactions.ReactionStore`."""
+        found = await self._fetch("count_parked_events", {"names": [PARKED + each for each in names]})
+        return {command.removeprefix(PARKED): count for command, count in found}
+
     # --- for operators
 
     async def list_all(self, *, only_parked: bool, count_max: int) -> list[DueCommand]:
@@ -94,11 +99,14 @@ class PostgresDueCommands:
         found = await self._fetch("list_due_commands", {"only_parked": only_parked, "count": count_max})
         return [DueCommand(*row) for row in found]
 
-    async def status(self) -> DueCommandsStatus:
-        """How many there are, and how late the oldest is."""
-        ((waiting, parked, oldest),) = await self._fetch("measure_due_commands", {})
+    async def status(
+        self, names: Sequence[str] | None = None, *, patience_seconds: float = 0.0, count: bool = True
+    ) -> DueCommandsStatus:
+        """See the port."""
+        values = {"names": None if names is None else list(names), "patience": patience_seconds, "count": count}
+        ((waiting, parked, oldest, unknown),) = await self._fetch("measure_due_commands", values)
         overdue_seconds = 0.0 if oldest is None else max((datetime.now(UTC) - oldest).total_seconds(), 0.0)
-        return DueCommandsStatus(waiting, parked, overdue_seconds)
+        return DueCommandsStatus(waiting, parked, overdue_seconds, tuple(unknown or ()))
 
     async def retry(self, key: str) -> bool:
         """Have a parked command tried again, at once; False if none is parked under this key."""

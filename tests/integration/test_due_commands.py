@@ -88,6 +88,8 @@ class Nowhere(tzinfo):
     def utcoffset(self, moment: datetime | None) -> None:
         return None
 
+    dst = tzname = utcoffset
+
 
 class ScheduleNowhere(Command):
     """Ask for what cannot be written."""
@@ -253,6 +255,9 @@ async def test_an_operator_lists_retries_and_drops_what_is_parked(
                 line = ""
             return await process.ended(), line
 
+    assert (await cqrskit_due("status", "--check"))[0] == 1
+    shown = json.loads((await cqrskit_due("status", "--json"))[1])
+    assert (shown["due_commands"]["waiting"], shown["due_commands"]["parked"], shown["reactions"]) == (0, 2, [])
     code, listed = await cqrskit_due("due", "list", "--parked", "--json")
     assert (code, [each["key"] for each in json.loads(listed)]) == (0, ["a", "b"])
     assert await cqrskit_due("due", "retry", "a") == (0, "a will be tried again within a second or so")
