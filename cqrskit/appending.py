@@ -31,9 +31,14 @@ from cqrskit.repository import Repository
 from cqrskit.submissions import Waiting
 from cqrskit.tasks import retry_delays
 
-__all__ = ["Appender", "undecidable"]
+__all__ = ["Appender", "undecidable", "unplanned"]
 
 log = structlog.get_logger(__name__)
+
+
+class UnplannedFailure(CommitUnknown):
+    """An error that nobody planned met an append: the log tells whether the batch is there; another try is vain."""
+
 
 LOOK_SECONDS_MIN = 1.0
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
@@ -164,7 +169,7 @@ class Appender:
         except CqrskitError as failure:
             await self.recover(batch, failure, locked=True)
         except Exception as error:
-            await self.recover(batch, undecidable(error) if batch.new is None else CommitUnknown(), locked=True)
+            await self.recover(batch, undecidable(error) if batch.new is None else unplanned(error), locked=True)
         return commands[len(batch.commands) :]
 
     async def _append_locked(self, batch: Batch) -> int:
@@ -219,7 +224,7 @@ class Appender:
 
     async def _recover_each(self, batch: Batch, failure: CqrskitError, *, locked: bool) -> None:
         if isinstance(failure, CommitUnknown):
-            await self._find_out(batch)
+            await self._find_out(batch, failure)
         elif isinstance(failure, StreamConflict) and not locked:
             self._become_careful(presumed_wrongly=batch.presuming and isinstance(failure, AlreadyThere))
             await self.process_locked(self.undo(batch))
@@ -245,7 +250,7 @@ class Appender:
         await self.process_locked(rest[:middle])
         await self.process_locked(rest[middle:])
 
-    async def _find_out(self, batch: Batch) -> None:
+    async def _find_out(self, batch: Batch, failure: CommitUnknown) -> None:
         """The answer to a commit was lost: ask the log whether the batch is there, until the callers' deadline."""
         loop = asyncio.get_running_loop()
         until = max(waiting.deadline for waiting in batch.commands)
@@ -261,6 +266,10 @@ class Appender:
                 continue
             if previous_head is not None:
                 self._committed(batch, previous_head)
+            elif isinstance(failure, UnplannedFailure) and len(batch.commands) == 1:
+                (waiting,) = self.undo(batch)
+                reason = f"{type(failure.__cause__).__name__}: {failure.__cause__}"
+                waiting.resolve(CommandFailed(type(waiting.command).__name__, reason))
             else:
                 await self._decide_in_halves(self.undo(batch))
             return
@@ -272,6 +281,14 @@ def undecidable(error: Exception) -> CommandFailed:
     """An error outside any handler, as of a stream that cannot be folded: halving finds the command that meets it."""
     log.error("executor.batch_undecidable", exc_info=error)
     failure = CommandFailed("of this batch", f"{type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure
+
+
+def unplanned(error: Exception) -> UnplannedFailure:
+    """An error that came while a batch was appended: nobody knows what of it is in the log until somebody looks."""
+    log.error("executor.append_failed", exc_info=error)
+    failure = UnplannedFailure()
     failure.__cause__ = error
     return failure
 

@@ -151,7 +151,8 @@ class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
     `executor` takes commands, `reader` answers queries; `event_store`, `read_store`, `checkpoints` and `due_commands`
-    are the ports beneath, `api_keys` knows who may call. `database_url` is the log's, also of an embedded one; it may
+    are the ports beneath, `api_keys` knows who may call. `reaction_statuses` and `due_status` are for reactions and due
+    commands what `status` is for projections. `database_url` is the log's, also of an embedded one; it may
     hold a password.
     """
 
@@ -205,8 +206,9 @@ class Runtime:
             wake=listener.follow(), stored=lambda: self._due_runner.wake(),
         )  # fmt: skip
         self._due_runner = DueCommandRunner(
-            due_commands, self.executor, application.handlers, settings, react_again=self._reactions.react_again
+            due_commands, self.executor, application.handlers, settings, react_again=self._reactions.by_parked_name
         )
+        self.reaction_statuses, self.due_status = self._reactions.statuses, self._due_runner.status
 
     def _committed(self) -> None:
         self._listener.wake()

@@ -56,6 +56,8 @@ class Decision(msgspec.Struct):
         size = sum([len(event.data) + len(event.metadata) for event in self.events])
         if self.outcome is not None and self.content is not None:
             size += len(self.content) + len(self.outcome)
+        if self.due:
+            size += sum([len(change.content) + len(change.metadata) for change in self.due])
         return size + sum(each.size_bytes for each in self.contains) if self.contains else size
 
     def receipts(self) -> list[NewReceipt]:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from cqrskit.appending import Appender, undecidable
+from cqrskit.appending import Appender, undecidable, unplanned
 from cqrskit.batch import Batch
 from cqrskit.commands import Command, HandlerRegistry
 from cqrskit.decisions import Decider
@@ -150,8 +150,13 @@ class Executor:
         return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds) if commands else []
 
     def _require_running(self) -> None:
-        if self._stopping or not self._tasks:
+        if not self.takes_commands:
             raise ShuttingDown
+
+    @property
+    def takes_commands(self) -> bool:
+        """Whether it was started, and does not stop."""
+        return bool(self._tasks) and not self._stopping
 
     @property
     def queue_length(self) -> int:
@@ -278,9 +283,7 @@ class Executor:
         except CqrskitError as error:
             batch.failure = error
         except Exception as error:
-            log.exception("executor.append_failed", commands=len(batch.commands))
-            batch.failure = CommitUnknown()
-            batch.failure.__cause__ = error
+            batch.failure = unplanned(error)
         finally:
             batch.done = True
             self._queue.wake.set()

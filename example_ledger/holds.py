@@ -116,7 +116,7 @@ class HoldState(msgspec.Struct, frozen=True):
 
 def due_key_of(hold_id: UUID) -> str:
     """The key of the due command that expires a hold."""
-    return _due_key(hold_id)
+    return f"hold:{hold_id}"
 
 
 @handles(PlaceHold, sees_key_conflicts=True)
@@ -215,20 +215,16 @@ def expire_hold(command: ExpireHold, repository: Repository) -> HoldState:
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
 
 
-def _due_key(hold_id: UUID) -> str:
-    return f"hold:{hold_id}"
-
-
 def _schedule_expiry(hold: Transfer, repository: Repository) -> None:
     if hold.expires_at is not None:
         command = ExpireHold(hold_id=hold.id, by_itself=True)
-        repository.schedule(command, at=hold.expires_at, key=_due_key(hold.id))
+        repository.schedule(command, at=hold.expires_at, key=due_key_of(hold.id))
 
 
 def _take_back_expiry(hold: Transfer, repository: Repository) -> None:
     """Nobody needs to look at a hold that has ended. One who does all the same finds that there is nothing to do."""
     if hold.expires_at is not None:
-        repository.unschedule(_due_key(hold.id))
+        repository.unschedule(due_key_of(hold.id))
 
 
 def _find(hold_id: UUID, repository: Repository) -> Transfer | None:

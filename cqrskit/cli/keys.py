@@ -60,6 +60,8 @@ LIST_HELP = """List all keys that were ever made, the oldest first, without the 
     """
 REVOKE_HELP = """Let the key with this ID open nothing any more, for good; running services notice within a second.
 
+    A service that cannot ask the database lets it in until a minute after it last could; a restarted one does not.
+
     ID is what `keys list` shows; a whole key does too, such as one that was found where it should not be.
 
     \b

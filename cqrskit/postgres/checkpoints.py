@@ -21,6 +21,7 @@ from cqrskit.fingerprint import Fingerprint
 from cqrskit.partition import Partition
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
+from cqrskit.postgres.stored_text import storable
 
 __all__ = ["PostgresCheckpoints"]
 
@@ -212,7 +213,9 @@ class PostgresCheckpoints:
 
     async def fail(self, lease: Lease, failure: str | None) -> None:
         """Note why a partition cannot go on, or that it can."""
-        await self._execute("fail_partition", {**_held(lease), "failure": failure})
+        await self._execute(
+            "fail_partition", {**_held(lease), "failure": None if failure is None else storable(failure)}
+        )
 
     # --- parked keys and skipped events
 
@@ -222,7 +225,7 @@ class PostgresCheckpoints:
             **_held(lease),
             "keys": [each.key for each in parked],
             "positions": [each.position for each in parked],
-            "errors": [each.error for each in parked],
+            "errors": [storable(each.error) for each in parked],
             "owners": [each.owner for each in parked],
             "waiting": [each.events_waiting for each in parked],
         }
@@ -257,7 +260,7 @@ class PostgresCheckpoints:
             **_held(lease),
             "key": parked.key,
             "position": parked.position,
-            "error": parked.error,
+            "error": storable(parked.error),
             "owner": parked.owner,
             "waiting": parked.events_waiting,
         }
