@@ -49,5 +49,3 @@ def untied_rows(plan: Plan, rows: list[Any]) -> list[Any] | None:
     if incomplete and len(complete) < plan.limit:
         return None
     return complete + incomplete
-
-

@@ -18,7 +18,8 @@ CODES = sorted(
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_code_has_a_row_with_its_status_and_meaning(code: str) -> None:
-    rows = [line.strip("| ").split(" | ") for line in REFERENCE.read_text().splitlines() if line.startswith("| `")]
+    _, _, text = REFERENCE.read_text().partition("## Over HTTP")
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| `")]
     found = [cells for cells in rows if len(cells) == 3 and f"`{code}`" in cells[0]]
     assert found, f"{code} is not in {REFERENCE.name}"
     for _, status, meaning in found:
