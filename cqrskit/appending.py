@@ -7,7 +7,7 @@ one whose answer was lost is looked for in the log. Whatever happens, each calle
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -38,6 +38,14 @@ log = structlog.get_logger(__name__)
 LOOK_SECONDS_MIN = 1.0
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 CAUTIOUS_BATCHES_MIN, CAUTIOUS_BATCHES_MAX = 8, 1_024
+
+REASONS: Sequence[tuple[type[CqrskitError], str]] = (
+    (AlreadyThere, "already_there"),
+    (StreamConflict, "conflict"),
+    (CommitUnknown, "commit_unknown"),
+    (ServerUnavailable, "unavailable"),
+    (CommandFailed, "refused"),
+)
 
 
 class Appender:
@@ -153,7 +161,8 @@ class Appender:
         batch = Batch(list(commands))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                previous_head = await self._append_locked(batch)
+                with self._metrics.locked_seconds.time():
+                    previous_head = await self._append_locked(batch)
             self._committed(batch, previous_head)
         except TimeoutError:
             if batch.new is None:
@@ -212,7 +221,7 @@ class Appender:
 
     async def recover(self, batch: Batch, failure: CqrskitError, *, locked: bool = False) -> None:
         """Go on with a batch that failed as a whole, so that each of its commands ends as it would have alone."""
-        self._metrics.batch_failures.inc()
+        self._metrics.batch_failures.count(_reason(failure))
         try:
             await self._recover_each(batch, failure, locked=locked)
         finally:
@@ -256,6 +265,7 @@ class Appender:
                 async with asyncio.timeout(max(until - loop.time(), LOOK_SECONDS_MIN)):
                     previous_head = None if batch.new is None else await self._store.settle(batch.new)
             except (CqrskitError, TimeoutError):
+                self._metrics.retries.count("commit_lookup")
                 for waiting in batch.commands:
                     if waiting.deadline < loop.time():
                         waiting.resolve(CommitUnknown())
@@ -275,6 +285,11 @@ def undecidable(error: Exception) -> CommandFailed:
     failure = CommandFailed("of this batch", f"{type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
+
+
+def _reason(failure: CqrskitError) -> str:
+    """The word for why a batch failed, for the metrics."""
+    return next((word for kind, word in REASONS if isinstance(failure, kind)), "other")
 
 
 def _still_wanted(commands: Iterable[Waiting]) -> list[Waiting]:

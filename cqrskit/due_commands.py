@@ -31,6 +31,7 @@ from cqrskit.errors import (
 )
 from cqrskit.events import Metadata
 from cqrskit.executor import Executor
+from cqrskit.metrics import Metrics
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
 
@@ -115,9 +116,14 @@ class DueCommandRunner:
         settings: Settings,
         *,
         react_again: Callable[[bytes], Awaitable[list[Command]]] | None = None,
+        metrics: Metrics | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`react_again` gives the commands of a reaction that failed; see `cqrskit.reactions`."""
+        """`react_again` gives the commands of a reaction that failed; see `cqrskit.reactions`.
+
+        `metrics` count what becomes of each (default: some that nobody sees).
+        """
+        self._outcomes = (Metrics() if metrics is None else metrics).due_outcomes
         self._react_again = react_again
         self._store = store
         self._executor = executor
@@ -202,9 +208,11 @@ class DueCommandRunner:
         metadata = msgspec.structs.replace(caused_by, command=None)
         try:
             await self._executor.execute(command, metadata, key=OWN_KEY + key)
+            self._outcomes.count(type(command).__name__, "accepted")
         except IdempotencyConflict:
             raise  # no outcome of this command: somebody has taken its key
         except Rejected as refusal:
+            self._outcomes.count(type(command).__name__, "refused")
             log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
 
     async def _failed(self, claimed: ClaimedCommand, error: Exception) -> None:
@@ -213,15 +221,22 @@ class DueCommandRunner:
         reason = reason.replace("\0", "")
         if isinstance(error, TRANSIENT):
             run_at = self._clock() + timedelta(seconds=FIRST_PAUSE_SECONDS)
+            self._outcomes.count(self._known_name(claimed), "put_off")
             await self._store.put_off(claimed, attempts=claimed.attempts, run_at=run_at, error=reason)
             return
         attempts = claimed.attempts + 1
         about = {"key": claimed.key, "command": claimed.command, "attempts": attempts, "reason": reason}
         if attempts >= ATTEMPTS_MAX:
             await self._store.park(claimed, attempts=attempts, error=reason)
+            self._outcomes.count(self._known_name(claimed), "parked")
             log.error("due_command.parked", **about)
             return
         pause_seconds = min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), PAUSE_MAX_SECONDS)
         run_at = self._clock() + timedelta(seconds=pause_seconds)
         await self._store.put_off(claimed, attempts=attempts, run_at=run_at, error=reason)
+        self._outcomes.count(self._known_name(claimed), "failed")
         log.warning("due_command.failed", **about)
+
+    def _known_name(self, claimed: ClaimedCommand) -> str:
+        """The command's name, if this code knows one of that name."""
+        return claimed.command if claimed.command in self._classes or claimed.command == "reaction" else "unknown"

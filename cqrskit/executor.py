@@ -83,8 +83,8 @@ class Executor:
             bytes_max=settings.batch_max_bytes,
         )
         self._metrics = Metrics() if metrics is None else metrics
-        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds, self._metrics.outcomes)
-        self._metrics.watch_executor(self._queue.__len__, self._repository.__len__)
+        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds, self._metrics)
+        self._metrics.watch_executor(self._queue.__len__, self._repository)
         self._snapshots = SnapshotSaver(store.save_snapshots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False

@@ -28,6 +28,7 @@ from cqrskit.errors import DefinitionError, ServerUnavailable
 from cqrskit.event_store import EventStore
 from cqrskit.event_versions import stored_names_of
 from cqrskit.events import EventRegistry, Metadata, RecordedEvent
+from cqrskit.metrics import Metrics
 from cqrskit.projection import NAME_PATTERN
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
@@ -35,6 +36,7 @@ from cqrskit.tasks import end_tasks
 __all__ = [
     "Reaction",
     "ReactionRunner",
+    "ReactionStatus",
     "ReactionStore",
     "StoredCommand",
     "check_reactions",
@@ -127,6 +129,14 @@ class ReactionStore(Protocol):
         """Move the checkpoint and store commands, if it is still at `after`."""
 
 
+class ReactionStatus(msgspec.Struct, frozen=True):
+    """How one reaction is: events that it has not looked at, and events that were set aside because it failed."""
+
+    name: str
+    lag_events: int
+    parked_events: int
+
+
 class ReactionRunner:
     """Moves reactions until it is stopped; `stored` is called after commands were stored."""
 
@@ -141,6 +151,7 @@ class ReactionRunner:
         *,
         wake: asyncio.Event,
         stored: Callable[[], None],
+        metrics: Metrics,
     ) -> None:
         self._reactions = [each() for each in reactions]
         self._methods = {each.name: methods_of(each) for each in self._reactions}
@@ -151,6 +162,7 @@ class ReactionRunner:
         self._block_size = min(settings.block_size_max, BLOCK_SIZE_MAX)
         self._wake = wake
         self._stored = stored
+        self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -173,6 +185,7 @@ class ReactionRunner:
                     level = await self.advance(each) and level
             except ServerUnavailable as error:
                 log.warning("reactions.wait_for_server", reason=str(error))
+                self._metrics.retries.count("reactions")
             except Exception:
                 log.exception("reactions.failed")
             if level:
@@ -189,6 +202,11 @@ class ReactionRunner:
         if block.until > after:
             commands = [each for row in block.events for each in self._stored_of(reaction.name, row)]
             moved = await self._store.advance(reaction.name, after, block.until, datetime.now(UTC), commands)
+            if moved:
+                parked = sum(each.error is not None for each in commands)
+                self._metrics.reaction_events.count(reaction.name, "reacted", number=len(block.events) - parked)
+                if parked:
+                    self._metrics.reaction_events.count(reaction.name, "parked", number=parked)
             if moved and commands:
                 self._stored()
         return block.until >= block.head

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cqrskit.collectors import Counts
 from cqrskit.commands import Command
 from cqrskit.errors import (
     Busy,
@@ -22,7 +23,7 @@ from cqrskit.errors import (
     ShuttingDown,
 )
 from cqrskit.events import Metadata
-from cqrskit.metrics import Outcomes
+from cqrskit.metrics import Metrics
 
 __all__ = [
     "KEY_LENGTH_MAX",
@@ -100,7 +101,7 @@ class Waiting(msgspec.Struct, gc=False):
     timeout_seconds: float
     submission: Any
     index: int
-    outcomes: Outcomes
+    outcomes: Counts
     resolved: bool = False
 
     def resolve(self, result: CommandResult | CqrskitError) -> None:
@@ -117,9 +118,10 @@ class CommandQueue:
     `decided` are those that were decided already and wait until they can be appended, so that they can be given up too.
     """
 
-    def __init__(self, length_max: int, timeout_seconds: float, outcomes: Outcomes) -> None:
-        """`timeout_seconds` is how long a command waits whose caller does not say; `outcomes` counts how each ends."""
-        self._outcomes = outcomes
+    def __init__(self, length_max: int, timeout_seconds: float, metrics: Metrics) -> None:
+        """`timeout_seconds` is how long a command waits whose caller does not say."""
+        self._outcomes = metrics.outcomes
+        self._queue_seconds = metrics.queue_seconds
         self.wake = asyncio.Event()
         self.decided: Sequence[Waiting] = ()
         self._timeout_seconds = timeout_seconds
@@ -185,6 +187,7 @@ class CommandQueue:
         if not waiting:
             return []
         now = asyncio.get_running_loop().time()
+        self._queue_seconds.observe(max(now - waiting[0].deadline + waiting[0].timeout_seconds, 0.0))
         taken: list[Waiting] = []
         while waiting and len(taken) < count:
             next_one = waiting.popleft()

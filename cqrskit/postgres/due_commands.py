@@ -9,7 +9,7 @@ import psycopg
 from cqrskit.due_commands import ClaimedCommand, DueCommand, DueCommandsStatus
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
-from cqrskit.reactions import StoredCommand
+from cqrskit.reactions import ReactionStatus, StoredCommand
 
 __all__ = ["PostgresDueCommands"]
 
@@ -73,6 +73,10 @@ class PostgresDueCommands:
         }
         ((moved,),) = await self._fetch("advance_reaction", values)
         return bool(moved)
+
+    async def reaction_statuses(self, names: Sequence[str]) -> list[ReactionStatus]:
+        """How these reactions are, as far as they have begun."""
+        return [ReactionStatus(*row) for row in await self._fetch("measure_reactions", {"names": list(names)})]
 
     # --- for operators
 
