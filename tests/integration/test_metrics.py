@@ -38,6 +38,12 @@ async def scraped(client: httpx.AsyncClient) -> Samples:
     return samples_of(reply.text)
 
 
+def labels_in(text: str) -> dict[str, list[str]]:
+    """The documented labels of each metric."""
+    rows = re.findall(r"^\| `(cqrskit_\w+)` \| \w+ \| ([^|]*) \|", text, re.MULTILINE)
+    return {name: re.findall(r"`(\w+)`", labels) for name, labels in rows}
+
+
 def test_every_metric_is_documented_with_its_type_and_meaning() -> None:
     rows = re.findall(
         r"^\| `(cqrskit_\w+)` \| (\w+) \| [^|]*\| (.+) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE
