@@ -34,6 +34,7 @@ from cqrskit.executor import Executor
 from cqrskit.metrics import Metrics
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
+from cqrskit.telemetry import correlated
 
 __all__ = ["ClaimedCommand", "DueCommand", "DueCommandRunner", "DueCommands", "DueCommandsStatus"]
 
@@ -204,8 +205,7 @@ class DueCommandRunner:
         await self._execute(claimed, command, claimed.key if claimed.key.startswith(REACTION) else f"due:{claimed.id}")
 
     async def _execute(self, claimed: ClaimedCommand, command: Command, key: str) -> None:
-        caused_by = msgspec.json.decode(claimed.metadata or b"{}", type=Metadata)
-        metadata = msgspec.structs.replace(caused_by, command=None)
+        metadata = msgspec.structs.replace(_cause_of(claimed), command=None)
         try:
             await self._executor.execute(command, metadata, key=OWN_KEY + key)
             self._outcomes.count(type(command).__name__, "accepted")
@@ -213,7 +213,8 @@ class DueCommandRunner:
             raise  # no outcome of this command: somebody has taken its key
         except Rejected as refusal:
             self._outcomes.count(type(command).__name__, "refused")
-            log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
+            with correlated(metadata.correlation_id):
+                log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
 
     async def _failed(self, claimed: ClaimedCommand, error: Exception) -> None:
         """Have it tried again after a pause; park it if it is at fault and was tried often enough."""
@@ -225,18 +226,25 @@ class DueCommandRunner:
             await self._store.put_off(claimed, attempts=claimed.attempts, run_at=run_at, error=reason)
             return
         attempts = claimed.attempts + 1
-        about = {"key": claimed.key, "command": claimed.command, "attempts": attempts, "reason": reason}
+        key, command = claimed.key, claimed.command
         if attempts >= ATTEMPTS_MAX:
             await self._store.park(claimed, attempts=attempts, error=reason)
             self._outcomes.count(self._known_name(claimed), "parked")
-            log.error("due_command.parked", **about)
+            with correlated(_cause_of(claimed).correlation_id):
+                log.error("due_command.parked", key=key, command=command, attempts=attempts, reason=reason)
             return
         pause_seconds = min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), PAUSE_MAX_SECONDS)
         run_at = self._clock() + timedelta(seconds=pause_seconds)
         await self._store.put_off(claimed, attempts=attempts, run_at=run_at, error=reason)
         self._outcomes.count(self._known_name(claimed), "failed")
-        log.warning("due_command.failed", **about)
+        with correlated(_cause_of(claimed).correlation_id):
+            log.warning("due_command.failed", key=key, command=command, attempts=attempts, reason=reason)
 
     def _known_name(self, claimed: ClaimedCommand) -> str:
         """The command's name, if this code knows one of that name."""
         return claimed.command if claimed.command in self._classes or claimed.command == "reaction" else "unknown"
+
+
+def _cause_of(claimed: ClaimedCommand) -> Metadata:
+    """Where the decision came from that asked for a command."""
+    return msgspec.json.decode(claimed.metadata or b"{}", type=Metadata)

@@ -32,6 +32,7 @@ from cqrskit.metrics import Metrics
 from cqrskit.projection import NAME_PATTERN
 from cqrskit.settings import Settings
 from cqrskit.tasks import end_tasks
+from cqrskit.telemetry import correlated
 
 __all__ = [
     "Reaction",
@@ -223,7 +224,8 @@ class ReactionRunner:
             ]
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".replace("\0", "")
-            log.error("reaction.event_parked", reaction=name, position=row.position, reason=reason)
+            with correlated(cause.correlation_id):
+                log.error("reaction.event_parked", reaction=name, position=row.position, reason=reason)
             return [StoredCommand(key, "reaction", msgspec.json.encode((name, row.position)), metadata, reason)]
 
     def _react(self, name: str, row: RecordedEvent) -> list[Command]:
