@@ -7,6 +7,7 @@ one whose answer was lost is looked for in the log. Whatever happens, each calle
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -30,6 +31,7 @@ from cqrskit.metrics import Metrics
 from cqrskit.repository import Repository
 from cqrskit.submissions import Waiting
 from cqrskit.tasks import retry_delays
+from cqrskit.tracing import Tracer, note_phase
 
 __all__ = ["Appender", "undecidable"]
 
@@ -67,6 +69,7 @@ class Appender:
         on_snapshot: Callable[[Snapshot], None],
         on_due: Callable[[], None] | None,
         metrics: Metrics,
+        tracer: Tracer | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -77,6 +80,7 @@ class Appender:
         self._on_snapshot = on_snapshot
         self._on_due = on_due
         self._metrics = metrics
+        self._tracer = tracer
         self._clock = clock
         self.known_head = 0
         self._alone_since = 0
@@ -108,6 +112,7 @@ class Appender:
 
     async def append(self, batch: Batch) -> None:
         """Make what was decided from memory durable, and tell the callers; StreamConflict if it was not current."""
+        batch.append_begun_ns = time.time_ns()
         previous_head = await self._append_unlocked(batch)
         self._committed(batch, previous_head)
         self._locked_batches_next = LOCKED_BATCHES_MIN
@@ -181,12 +186,16 @@ class Appender:
             if held.previous_head != self.known_head:
                 self.known_head = self._alone_since = held.previous_head
             self._repository.required_as_of = self._alone_since
+            begun_ns = time.time_ns()
             try:
                 await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
             batch.leave_undecided()
+            if self._tracer is not None:
+                note_phase((waiting.trace for waiting in batch.commands), "decide", begun_ns)
             new = self._decider.complete(batch)
+            batch.append_begun_ns = time.time_ns()
             if new.events or new.receipts:
                 await held.append(new)
             return held.previous_head
@@ -207,6 +216,8 @@ class Appender:
         self.known_head = position
         batch.positions = positions
         self._repository.committed(positions, position)
+        if self._tracer is not None:
+            note_phase((waiting.trace for waiting in batch.commands), "append", batch.append_begun_ns)
         for decision in batch.decisions:
             decision.result = decision.result_after(previous_head)
             decision.waiting.resolve(decision.result)

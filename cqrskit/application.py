@@ -28,11 +28,12 @@ from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
 from cqrskit.reactions import Reaction, ReactionRunner, check_reactions
 from cqrskit.retention import ReceiptPruner
-from cqrskit.servers import Servers, open_servers
+from cqrskit.servers import Servers, open_servers, open_tracer
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec
 from cqrskit.status import ProjectionStatus, statuses
 from cqrskit.tasks import end_tasks
+from cqrskit.tracing import Tracer
 from cqrskit.verification import Progress, Verifier, silent
 from cqrskit.worker import Worker
 
@@ -106,9 +107,9 @@ class Application:
         `executor`: take commands. `projections`: names of those to run here, as far as no other worker does (default:
         none). Raises ServerUnavailable, MigrationRequired, RebuildRequired or ConfigurationError.
         """
-        metrics = Metrics()
+        metrics, tracer = Metrics(), open_tracer(settings, self.name)
         async with open_servers(settings, metrics) as servers:
-            runtime = Runtime(self, settings, servers, metrics)
+            runtime = Runtime(self, settings, servers, metrics, tracer)
             try:
                 await runtime.start(executor=executor, projections=projections or ())
                 yield runtime
@@ -120,14 +121,18 @@ class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
     `executor` takes commands, `reader` answers queries; `event_store`, `read_store`, `checkpoints` and `due_commands`
-    are the ports beneath, `api_keys` knows who may call, `metrics` counts, and `measuring` asks the servers for what
-    cannot be counted here. `database_url` is the log's, also of an embedded one; it may hold a password.
+    are the ports beneath, `api_keys` knows who may call. `metrics` counts, `measuring` asks the servers for what cannot
+    be counted here, and `tracer` makes traces (None: nobody does). `database_url` is the log's, also of an embedded
+    one; it may hold a password.
     """
 
-    def __init__(self, application: Application, settings: Settings, servers: Servers, metrics: Metrics) -> None:
+    def __init__(
+        self, application: Application, settings: Settings, servers: Servers, metrics: Metrics, tracer: Tracer | None
+    ) -> None:
         self.application = application
         self.settings = settings
         self.metrics = metrics
+        self.tracer = tracer
         self.database_url = servers.database_url
         self.event_store = event_store = servers.event_store
         self.read_store = read_store = servers.read_store
@@ -154,10 +159,11 @@ class Runtime:
             on_commit=self._committed,
             on_due=lambda: self._due_runner.wake(),
             metrics=metrics,
+            tracer=tracer,
         )
         self._reactions = ReactionRunner(
             application.reactions, due_commands, event_store, application.registry, application.handlers, settings,
-            wake=listener.follow(), stored=lambda: self._due_runner.wake(), metrics=metrics,
+            wake=listener.follow(), stored=lambda: self._due_runner.wake(), metrics=metrics, tracer=tracer,
         )  # fmt: skip
         self._due_runner = DueCommandRunner(
             due_commands,
@@ -166,6 +172,7 @@ class Runtime:
             settings,
             react_again=self._reactions.react_again,
             metrics=metrics,
+            tracer=tracer,
         )
         self.measuring = Measuring(metrics, self._figures)
 
@@ -212,6 +219,7 @@ class Runtime:
             settings=self.settings,
             wake=self._listener.follow(),
             metrics=self.metrics,
+            tracer=None if bulk else self.tracer,
             bulk=bulk,
         )
 

@@ -33,8 +33,10 @@ from cqrskit.events import Metadata
 from cqrskit.executor import Executor
 from cqrskit.metrics import Metrics
 from cqrskit.settings import Settings
+from cqrskit.spans import COMMAND_NAME, DUE_KEY
 from cqrskit.tasks import end_tasks
 from cqrskit.telemetry import correlated
+from cqrskit.tracing import Tracer
 
 __all__ = ["ClaimedCommand", "DueCommand", "DueCommandRunner", "DueCommands", "DueCommandsStatus"]
 
@@ -118,12 +120,14 @@ class DueCommandRunner:
         *,
         react_again: Callable[[bytes], Awaitable[list[Command]]] | None = None,
         metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`react_again` gives the commands of a reaction that failed; see `cqrskit.reactions`.
 
-        `metrics` count what becomes of each (default: some that nobody sees).
+        `metrics` count what becomes of each (default: some that nobody sees), `tracer` traces it (default: nobody).
         """
+        self._tracer = tracer
         self._outcomes = (Metrics() if metrics is None else metrics).due_outcomes
         self._react_again = react_again
         self._store = store
@@ -194,6 +198,27 @@ class DueCommandRunner:
 
     async def _run_one(self, claimed: ClaimedCommand) -> None:
         """Run one; return once its outcome is kept. A refusal is an outcome."""
+        parent = None if self._tracer is None else _cause_of(claimed).trace_parent
+        if self._tracer is None or parent is None:
+            await self._run_untraced(claimed)
+            return
+        name = f"due {self._known_name(claimed)}"
+        about = {COMMAND_NAME: claimed.command, DUE_KEY: claimed.key}
+        span = self._tracer.begin(name, "consumer", parent=parent, attributes=about)
+        if span is None:
+            await self._run_untraced(claimed)
+            return
+        error: str | None = None
+        try:
+            with self._tracer.as_current(span):
+                await self._run_untraced(claimed)
+        except Exception as failed:
+            error = type(failed).__name__
+            raise
+        finally:
+            span.end(error=error)
+
+    async def _run_untraced(self, claimed: ClaimedCommand) -> None:
         if claimed.command == "reaction" and self._react_again is not None:
             for number, made in enumerate(await self._react_again(claimed.content)):
                 await self._execute(claimed, made, f"{claimed.key}:{number}")

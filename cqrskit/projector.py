@@ -30,6 +30,7 @@ from cqrskit.projection import Projection
 from cqrskit.read_store import Change, ReadStore
 from cqrskit.refresher import Refresher
 from cqrskit.settings import Settings
+from cqrskit.tracing import BlockTrace, Tracer
 
 __all__ = ["Projector"]
 
@@ -55,6 +56,7 @@ class _Gathered(msgspec.Struct):
     changes: dict[str, Change] = {}
     parked: list[ParkedKey] = []
     waiting: dict[str, int] = {}
+    trace: BlockTrace | None = None
 
 
 class Projector:
@@ -73,6 +75,7 @@ class Projector:
         settings: Settings,
         wake: asyncio.Event,
         metrics: Metrics,
+        tracer: Tracer | None,
         bulk: bool = False,
     ) -> None:
         """`wake` is set by whoever knows that the log has grown; the projector polls as well.
@@ -92,6 +95,7 @@ class Projector:
         self._settings = settings
         self._wake = wake
         self._metrics = metrics.projector(projection.name)
+        self._tracer = tracer
         self._bulk = bulk
         self._block_size = settings.block_size_max
         self._enough_documents = settings.elasticsearch_bulk_max_documents
@@ -186,6 +190,8 @@ class Projector:
         gathered, level = await self._gather()
         if gathered.until > self._read_until:
             self._metrics.fold_seconds.observe(time.monotonic() - begun_at)
+            if gathered.trace is not None:
+                gathered.trace.folded()
             await self._writes.make_room(gathered.events.keys())
             self._leave_out_parked(gathered)
             self._writes.begin(gathered.events.keys(), partial(self._write, gathered))
@@ -220,6 +226,9 @@ class Projector:
     async def _gather(self) -> tuple[_Gathered, bool]:
         """Read and fold until there is enough to write or nothing left to read; whether that was the log's head."""
         gathered = _Gathered(self._read_until)
+        if self._tracer is not None:
+            about = self.lease.projection, self.lease.partition.number, self._read_store.system
+            gathered.trace = BlockTrace(self._tracer, *about)
         until_at_most = self._read_until + GATHERED_BLOCKS_MAX * self._block_size
         while True:
             feed, is_fresh = await self._feed.read(gathered.until)
@@ -252,6 +261,8 @@ class Projector:
             behind = sum(item[2].position > parked_at for item in groups.pop(key))
             gathered.waiting[key] = gathered.waiting.get(key, 0) + behind
         started = await self._held.start(groups, changes)
+        if gathered.trace is not None:
+            gathered.trace.folds(item[2].metadata for items in groups.values() for item in items)
         fold, holds = self._folding.fold, self._held.holds
         for key, items in groups.items():
             folded = started.get(key) or Folded(0, None)
@@ -288,7 +299,7 @@ class Projector:
 
     async def _write(self, gathered: _Gathered, turn: Turn) -> None:
         """Write documents; in its turn, park those that cannot be, and move the checkpoint."""
-        begun_at = time.monotonic()
+        begun_at, begun_ns = time.monotonic(), time.time_ns()
         parked = {key.key: key for key in gathered.parked}
         refused: Mapping[str, str] = {}
         if gathered.changes:
@@ -311,12 +322,10 @@ class Projector:
             self.visible_position = self.position
         await self._save()
         self._metrics.write_seconds.observe(time.monotonic() - begun_at)
-        self._metrics.written(
-            events=sum(gathered.events.values()),
-            documents=len(gathered.changes),
-            refused=len(refused),
-            parked=len(parked),
-        )
+        events, documents = sum(gathered.events.values()), len(gathered.changes)
+        self._metrics.written(events=events, documents=documents, refused=len(refused), parked=len(parked))
+        if gathered.trace is not None:
+            gathered.trace.written(begun_ns, events=events, documents=documents)
 
     async def _find_refused(self, keys: list[str], until: int) -> dict[str, ParkedKey]:
         """The events after which the store does not take these documents any more; what was before them is written."""

@@ -31,8 +31,10 @@ from cqrskit.events import EventRegistry, Metadata, RecordedEvent
 from cqrskit.metrics import Metrics
 from cqrskit.projection import NAME_PATTERN
 from cqrskit.settings import Settings
+from cqrskit.spans import EVENT_POSITION, REACTION_NAME
 from cqrskit.tasks import end_tasks
 from cqrskit.telemetry import correlated
+from cqrskit.tracing import Attributes, Tracer
 
 __all__ = [
     "Reaction",
@@ -153,6 +155,7 @@ class ReactionRunner:
         wake: asyncio.Event,
         stored: Callable[[], None],
         metrics: Metrics,
+        tracer: Tracer | None,
     ) -> None:
         self._reactions = [each() for each in reactions]
         self._methods = {each.name: methods_of(each) for each in self._reactions}
@@ -164,6 +167,7 @@ class ReactionRunner:
         self._wake = wake
         self._stored = stored
         self._metrics = metrics
+        self._tracer = tracer
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -215,6 +219,12 @@ class ReactionRunner:
     def _stored_of(self, name: str, row: RecordedEvent) -> list[StoredCommand]:
         key = f"reaction:{name}:{row.position}"
         cause = msgspec.json.decode(row.metadata, type=Metadata)
+        span = None
+        if self._tracer is not None and cause.trace_parent is not None:
+            about: Attributes = {REACTION_NAME: name, EVENT_POSITION: row.position}
+            span = self._tracer.begin(f"react {name}", "consumer", parent=cause.trace_parent, attributes=about)
+        if span is not None:
+            cause = msgspec.structs.replace(cause, trace_parent=span.trace_parent)
         metadata = msgspec.json.encode(msgspec.structs.replace(cause, command=None, causation_id=str(row.position)))
         try:
             commands = self._react(name, row)
@@ -227,6 +237,9 @@ class ReactionRunner:
             with correlated(cause.correlation_id):
                 log.error("reaction.event_parked", reaction=name, position=row.position, reason=reason)
             return [StoredCommand(key, "reaction", msgspec.json.encode((name, row.position)), metadata, reason)]
+        finally:
+            if span is not None:
+                span.end()
 
     def _react(self, name: str, row: RecordedEvent) -> list[Command]:
         made = self._methods[name][row.type](self._registry.decode(row), row)

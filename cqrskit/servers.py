@@ -11,6 +11,7 @@ import structlog
 from cqrskit.elasticsearch.connection import Access
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.embedded import EmbeddedPostgres
+from cqrskit.errors import ConfigurationError
 from cqrskit.metrics import Metrics
 from cqrskit.postgres.api_keys import PostgresApiKeys
 from cqrskit.postgres.checkpoints import PostgresCheckpoints
@@ -22,8 +23,9 @@ from cqrskit.postgres.migrate import migrate, require_migrated
 from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.read_store import ReadStore
 from cqrskit.settings import Settings
+from cqrskit.tracing import Tracer
 
-__all__ = ["Servers", "database_url", "open_servers"]
+__all__ = ["Servers", "database_url", "open_servers", "open_tracer"]
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +74,19 @@ async def open_servers(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
                 url, connect_timeout_seconds=patience_seconds, on_reconnect=partial(retried, "postgres_listener")
             ),
         )
+
+
+def open_tracer(settings: Settings, service: str) -> Tracer | None:
+    """What makes traces, if the settings say so. ConfigurationError if OpenTelemetry, or an exporter, is missing."""
+    if not settings.tracing:
+        return None
+    try:
+        from cqrskit.opentelemetry import tracer_of
+    except ImportError as error:
+        raise ConfigurationError(
+            f"CQRSKIT_TRACING needs OpenTelemetry ({error}): install `cqrskit[tracing]`, or unset it"
+        ) from error
+    return tracer_of(service)
 
 
 @asynccontextmanager

@@ -215,6 +215,12 @@ LOG_EVENTS = {
     "snapshots.not_saved": LogEvent(
         "warning", ("snapshots", "reason"), "Snapshots could not be saved; streams load without them.", WAIT
     ),
+    "tracing.failed": LogEvent(
+        "warning",
+        ("reason",),
+        "Something of OpenTelemetry raised an error; later ones are passed over in silence.",
+        "Mend the sampler, processor or exporter that the traceback names.",
+    ),
     "worker.failed": LogEvent(
         "error",
         ("worker", "reason"),

@@ -48,6 +48,7 @@ class ElasticsearchReadStore:
     """
 
     writes_are_visible = False
+    system = "elasticsearch"
 
     def __init__(
         self,

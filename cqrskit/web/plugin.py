@@ -180,7 +180,7 @@ class CqrskitPlugin(InitPlugin):
                     log.warning("access.no_keys", make_one="cqrskit keys create NAME --scopes read,write")
             log.info("service.started", application=self.application.name, projections=self.projections)
             try:
-                with observed(app, runtime.metrics):
+                with observed(app, runtime.metrics, runtime.tracer):
                     yield
             finally:
                 self._runtime = None
