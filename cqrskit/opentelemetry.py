@@ -65,7 +65,10 @@ def tracer_of(service: str) -> "OpenTelemetryTracer":
 
 def _configured(service: str) -> TracerProvider:
     """What the SDK itself reads from the environment, and the exporters, which it leaves to whoever starts it."""
-    provider = TracerProvider(resource=Resource({SERVICE_NAME: service}).merge(Resource.create()))
+    resource = Resource.create()
+    if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        resource = resource.merge(Resource({SERVICE_NAME: service}))
+    provider = TracerProvider(resource=resource)
     for name in os.environ.get("OTEL_TRACES_EXPORTER", "otlp").split(","):
         if name.strip() != "none":
             provider.add_span_processor(BatchSpanProcessor(_exporter(name.strip())))

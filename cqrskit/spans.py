@@ -94,4 +94,4 @@ SPANS = {
         "A due command is tried.",
     ),
 }
-"""Every span that cqrskit makes; ``docs/how-to/trace-a-request.md`` shows them."""
+"""Every span that cqrskit makes; ``docs/reference/traces.md`` shows them."""

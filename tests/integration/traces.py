@@ -56,7 +56,8 @@ class Traces:
 def context(span: ReadableSpan) -> int:
     """A span's id."""
     assert span.context is not None
-    return span.context.span_id
+    found: int = span.context.span_id
+    return found
 
 
 def the_traces() -> Traces:

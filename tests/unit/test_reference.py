@@ -12,6 +12,7 @@ from cqrskit import All, Condition, Query, Settings, Summary
 from cqrskit import Any as AnyOf
 from cqrskit.cli import cqrskit_group
 from cqrskit.schema.frozen import FINDING_CODES
+from cqrskit.spans import SPANS
 from cqrskit.telemetry import LOG_EVENTS
 from cqrskit.verification import DifferenceKind
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
@@ -73,6 +74,15 @@ def test_every_log_event_is_documented_with_its_level_fields_meaning_and_remedy(
     ]
     assert rows == expected
     assert list(LOG_EVENTS) == sorted(LOG_EVENTS)
+
+
+def test_every_span_is_documented_with_its_attributes() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| ([^|]+) \| ([^|]*) \| ([^|]+) \|$", page("traces.md"), re.MULTILINE)
+    expected = [
+        (name, each.kind, each.parent, ", ".join(f"`{attribute}`" for attribute in each.attributes), each.meaning)
+        for name, each in SPANS.items()
+    ]
+    assert rows == expected
 
 
 def test_every_finding_of_the_schema_check_is_documented() -> None:
