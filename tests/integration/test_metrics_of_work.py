@@ -1,7 +1,9 @@
 """What `/metrics` shows of the work of a process: its cache, projectors, reactions, due commands, refusals, retries."""
 
+import socket
 from uuid import uuid4
 
+import httpx
 import psycopg
 import pytest
 from litestar import Litestar
@@ -15,7 +17,7 @@ from tests.acceptance.api import bearer
 from tests.integration.bank import ROUTES, Credit, Open, bank
 from tests.integration.counting import POISON, Counts, Grow, counting
 from tests.integration.reminding import GrowLater, opened
-from tests.integration.running_processes import bank_client
+from tests.integration.running_processes import bank_client, cqrskit, finish, start
 from tests.integration.test_metrics import PAGE, Samples, labels_in, samples_of, scraped
 from tests.integration.test_reactions import mirroring
 
@@ -203,3 +205,37 @@ async def test_connections_that_were_lost_and_work_that_was_begun_again_are_coun
             await eventually(goes_on, timeout_seconds=60)
             found = samples_of(generate_latest(runtime.metrics.registry).decode())
     assert found["cqrskit_retries_total", ("postgres_writer",)] >= 1
+
+
+async def test_cqrskit_project_shows_its_own_work_at_a_port_of_its_own(settings: Settings) -> None:
+    async with bank.open(settings) as runtime:
+        for number in range(3):
+            await runtime.executor.execute(Open(account_id=uuid4(), owner=str(number)))
+    port = free_port()
+    variables = {"CQRSKIT_DATABASE_URL": str(settings.database_url), "CQRSKIT_METRICS_PORT": str(port)}
+    process = await start("project", "--app", "tests.integration.bank:bank", variables=variables)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def folded() -> bool:
+                try:
+                    found = samples_of((await client.get("/metrics")).text)
+                except httpx.TransportError:
+                    return False
+                lag = found.get(("cqrskit_projection_lag_events", ("balances",)))
+                return found.get(("cqrskit_projector_events_total", ("balances",))) == 3 and lag is not None
+
+            await eventually(folded, timeout_seconds=30)
+            taken = await cqrskit("project", "--app", "tests.integration.bank:bank", variables=variables)
+    finally:
+        process.terminate()
+        finished = await finish(process)
+    assert finished.code == 0, finished.err
+    assert (taken.code, f"cannot show metrics on 127.0.0.1:{port}" in taken.err) == (2, True), taken.err
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
