@@ -121,11 +121,11 @@ def logged(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     """All that is logged, by us and by libraries."""
     stream: io.StringIO = request.param()
     root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
+    handlers, level, config = list(root.handlers), root.level, structlog.get_config()
     configure_logging("debug", stream)
     root.setLevel(logging.WARNING)
     yield stream
-    structlog.reset_defaults()
+    structlog.configure(**config)
     root.handlers = handlers
     root.setLevel(level)
 

@@ -25,9 +25,9 @@ class Terminal(io.StringIO):
 def logging_as_it_was() -> Iterator[None]:
     """Let others log as they did."""
     root = logging.getLogger()
-    handlers = list(root.handlers)
+    handlers, config = list(root.handlers), structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**config)
     root.handlers = handlers
 
 
