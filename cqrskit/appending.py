@@ -7,7 +7,8 @@ one whose answer was lost is looked for in the log. Whatever happens, each calle
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -30,6 +31,7 @@ from cqrskit.metrics import Metrics
 from cqrskit.repository import Repository
 from cqrskit.submissions import Waiting
 from cqrskit.tasks import retry_delays
+from cqrskit.tracing import Tracer, note_phase
 
 __all__ = ["Appender", "undecidable", "unplanned"]
 
@@ -43,6 +45,14 @@ class UnplannedFailure(CommitUnknown):
 LOOK_SECONDS_MIN = 1.0
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 CAUTIOUS_BATCHES_MIN, CAUTIOUS_BATCHES_MAX = 8, 1_024
+
+REASONS: Sequence[tuple[type[CqrskitError], str]] = (
+    (AlreadyThere, "already_there"),
+    (StreamConflict, "conflict"),
+    (CommitUnknown, "commit_unknown"),
+    (ServerUnavailable, "unavailable"),
+    (CommandFailed, "refused"),
+)
 
 
 class Appender:
@@ -64,6 +74,7 @@ class Appender:
         on_snapshot: Callable[[Snapshot], None],
         on_due: Callable[[], None] | None,
         metrics: Metrics,
+        tracer: Tracer | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -74,6 +85,7 @@ class Appender:
         self._on_snapshot = on_snapshot
         self._on_due = on_due
         self._metrics = metrics
+        self._tracer = tracer
         self._clock = clock
         self.known_head = 0
         self._alone_since = 0
@@ -105,6 +117,7 @@ class Appender:
 
     async def append(self, batch: Batch) -> None:
         """Make what was decided from memory durable, and tell the callers; StreamConflict if it was not current."""
+        batch.append_begun_ns = time.time_ns()
         previous_head = await self._append_unlocked(batch)
         self._committed(batch, previous_head)
         self._locked_batches_next = LOCKED_BATCHES_MIN
@@ -158,7 +171,8 @@ class Appender:
         batch = Batch(list(commands))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                previous_head = await self._append_locked(batch)
+                with self._metrics.locked_seconds.time():
+                    previous_head = await self._append_locked(batch)
             self._committed(batch, previous_head)
         except TimeoutError:
             if batch.new is None:
@@ -177,12 +191,16 @@ class Appender:
             if held.previous_head != self.known_head:
                 self.known_head = self._alone_since = held.previous_head
             self._repository.required_as_of = self._alone_since
+            begun_ns = time.time_ns()
             try:
                 await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
             batch.leave_undecided()
+            if self._tracer is not None:
+                note_phase((waiting.trace for waiting in batch.commands), "decide", begun_ns)
             new = self._decider.complete(batch)
+            batch.append_begun_ns = time.time_ns()
             if new.events or new.receipts:
                 await held.append(new)
             return held.previous_head
@@ -203,6 +221,8 @@ class Appender:
         self.known_head = position
         batch.positions = positions
         self._repository.committed(positions, position)
+        if self._tracer is not None:
+            note_phase((waiting.trace for waiting in batch.commands), "append", batch.append_begun_ns)
         for decision in batch.decisions:
             decision.waiting.resolve(decision.settle(previous_head))
         for snapshot in batch.snapshots:
@@ -216,7 +236,7 @@ class Appender:
 
     async def recover(self, batch: Batch, failure: CqrskitError, *, locked: bool = False) -> None:
         """Go on with a batch that failed as a whole, so that each of its commands ends as it would have alone."""
-        self._metrics.batch_failures.inc()
+        self._metrics.batch_failures.count(_reason(failure))
         try:
             await self._recover_each(batch, failure, locked=locked)
         finally:
@@ -260,6 +280,7 @@ class Appender:
                 async with asyncio.timeout(max(until - loop.time(), LOOK_SECONDS_MIN)):
                     previous_head = None if batch.new is None else await self._store.settle(batch.new)
             except (CqrskitError, TimeoutError):
+                self._metrics.retries.count("commit_lookup")
                 for waiting in batch.commands:
                     if waiting.deadline < loop.time():
                         waiting.resolve(CommitUnknown())
@@ -291,6 +312,11 @@ def unplanned(error: Exception) -> UnplannedFailure:
     failure = UnplannedFailure()
     failure.__cause__ = error
     return failure
+
+
+def _reason(failure: CqrskitError) -> str:
+    """The word for why a batch failed, for the metrics."""
+    return next((word for kind, word in REASONS if isinstance(failure, kind)), "other")
 
 
 def _still_wanted(commands: Iterable[Waiting]) -> list[Waiting]:

@@ -128,6 +128,7 @@ class Batch:
         self.snapshots: list[Snapshot] = []
         self.new: NewBatch | None = None
         self.positions: dict[UUID, int] = {}
+        self.append_begun_ns = 0
         self.appending: asyncio.Task[None] | None = None
         self.done = False
         self.failure: CqrskitError | None = None

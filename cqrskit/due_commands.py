@@ -31,8 +31,12 @@ from cqrskit.errors import (
 )
 from cqrskit.events import Metadata
 from cqrskit.executor import Executor
+from cqrskit.metrics import Metrics
 from cqrskit.settings import Settings
+from cqrskit.spans import COMMAND_NAME, DUE_KEY
 from cqrskit.tasks import end_tasks
+from cqrskit.telemetry import correlated
+from cqrskit.tracing import Tracer
 
 __all__ = ["ClaimedCommand", "DueCommand", "DueCommandRunner", "DueCommands", "DueCommandsStatus"]
 
@@ -136,9 +140,16 @@ class DueCommandRunner:
         settings: Settings,
         *,
         react_again: Mapping[str, ReactAgain] = EMPTY,
+        metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`react_again` gives the commands of events that were parked, by what stands for a command's name there."""
+        """`react_again` gives the commands of events that were parked, by what stands for a command's name there.
+
+        `metrics` count what becomes of each (default: some that nobody sees), `tracer` traces it (default: nobody).
+        """
+        self._tracer = tracer
+        self._outcomes = (Metrics() if metrics is None else metrics).due_outcomes
         self._react_again = react_again
         self._store = store
         self._executor = executor
@@ -223,6 +234,27 @@ class DueCommandRunner:
 
     async def _run_one(self, claimed: ClaimedCommand) -> None:
         """Run one; return once its outcome is kept. A refusal is an outcome."""
+        parent = None if self._tracer is None else _cause_of(claimed).trace_parent
+        if self._tracer is None or parent is None:
+            await self._run_untraced(claimed)
+            return
+        name = f"due {self._known_name(claimed)}"
+        about = {COMMAND_NAME: claimed.command, DUE_KEY: claimed.key}
+        span = self._tracer.begin(name, "consumer", parent=parent, attributes=about)
+        if span is None:
+            await self._run_untraced(claimed)
+            return
+        error: str | None = None
+        try:
+            with self._tracer.as_current(span):
+                await self._run_untraced(claimed)
+        except Exception as failed:
+            error = type(failed).__name__
+            raise
+        finally:
+            span.end(error=error)
+
+    async def _run_untraced(self, claimed: ClaimedCommand) -> None:
         react_again = self._react_again.get(claimed.command)
         if react_again is not None:
             for number, made in enumerate(await react_again(claimed.content)):
@@ -232,20 +264,23 @@ class DueCommandRunner:
         await self._execute(claimed, command, claimed.key if claimed.key.startswith(REACTION) else f"due:{claimed.id}")
 
     async def _execute(self, claimed: ClaimedCommand, command: Command, key: str) -> None:
-        caused_by = msgspec.json.decode(claimed.metadata or b"{}", type=Metadata)
-        metadata = msgspec.structs.replace(caused_by, command=None)
+        metadata = msgspec.structs.replace(_cause_of(claimed), command=None)
         try:
             await self._executor.execute(command, metadata, key=OWN_KEY + key)
+            self._outcomes.count(type(command).__name__, "accepted")
         except IdempotencyConflict:
             raise  # no outcome of this command: somebody has taken its key
         except Rejected as refusal:
-            log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
+            self._outcomes.count(type(command).__name__, "refused")
+            with correlated(metadata.correlation_id):
+                log.warning("due_command.refused", key=claimed.key, command=claimed.command, reason=str(refusal))
 
     async def _failed(self, claimed: ClaimedCommand, error: Exception) -> None:
         """Have it tried again after a pause; park it if it is at fault and was tried often enough."""
         reason = str(error) if isinstance(error, CqrskitError) else f"{type(error).__name__}: {error}"
         if isinstance(error, TRANSIENT):
             run_at = self._clock() + timedelta(seconds=FIRST_PAUSE_SECONDS)
+            self._outcomes.count(self._known_name(claimed), "put_off")
             await self._store.put_off(claimed, attempts=claimed.attempts, run_at=run_at, error=reason)
             return
         if isinstance(error, UnknownEventType):
@@ -254,12 +289,27 @@ class DueCommandRunner:
             log.warning("due_command.waits_for_newer_code", key=claimed.key, command=claimed.command, reason=reason)
             return
         attempts = claimed.attempts + 1
-        about = {"key": claimed.key, "command": claimed.command, "attempts": attempts, "reason": reason}
+        key, command = claimed.key, claimed.command
         if attempts >= ATTEMPTS_MAX:
             await self._store.park(claimed, attempts=attempts, error=reason)
-            log.error("due_command.parked", **about)
+            self._outcomes.count(self._known_name(claimed), "parked")
+            with correlated(_cause_of(claimed).correlation_id):
+                log.error("due_command.parked", key=key, command=command, attempts=attempts, reason=reason)
             return
         pause_seconds = min(FIRST_PAUSE_SECONDS * 2 ** (attempts - 1), PAUSE_MAX_SECONDS)
         run_at = self._clock() + timedelta(seconds=pause_seconds)
         await self._store.put_off(claimed, attempts=attempts, run_at=run_at, error=reason)
-        log.warning("due_command.failed", **about)
+        self._outcomes.count(self._known_name(claimed), "failed")
+        with correlated(_cause_of(claimed).correlation_id):
+            log.warning("due_command.failed", key=key, command=command, attempts=attempts, reason=reason)
+
+    def _known_name(self, claimed: ClaimedCommand) -> str:
+        """The command's name, if this code knows one of that name."""
+        return (
+            claimed.command if claimed.command in self._classes or claimed.command in self._react_again else "unknown"
+        )
+
+
+def _cause_of(claimed: ClaimedCommand) -> Metadata:
+    """Where the decision came from that asked for a command."""
+    return msgspec.json.decode(claimed.metadata or b"{}", type=Metadata)

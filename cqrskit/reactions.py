@@ -32,9 +32,13 @@ from cqrskit.errors import DefinitionError, ServerUnavailable, UnknownEventType
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.event_versions import base_of, stored_names_of
 from cqrskit.events import EventRegistry, Metadata, RecordedEvent
+from cqrskit.metrics import Metrics
 from cqrskit.projection import NAME_PATTERN
 from cqrskit.settings import Settings
+from cqrskit.spans import EVENT_POSITION, REACTION_NAME
 from cqrskit.tasks import end_tasks
+from cqrskit.telemetry import correlated
+from cqrskit.tracing import Attributes, Tracer
 
 __all__ = [
     "PARKED",
@@ -188,6 +192,8 @@ class ReactionRunner:
         *,
         wake: asyncio.Event,
         stored: Callable[[], None],
+        metrics: Metrics,
+        tracer: Tracer | None,
     ) -> None:
         self._reactions = [each() for each in reactions]
         self._methods = {each.name: methods_of(each) for each in self._reactions}
@@ -201,6 +207,8 @@ class ReactionRunner:
         self._block_size = min(settings.block_size_max, BLOCK_SIZE_MAX)
         self._wake = wake
         self._stored = stored
+        self._metrics = metrics
+        self._tracer = tracer
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -260,6 +268,7 @@ class ReactionRunner:
         except ServerUnavailable as error:
             self.failures[name] = str(error)
             log.warning("reactions.wait_for_server", reaction=name, reason=str(error))
+            self._metrics.retries.count("reactions")
         except UnknownEventType as error:
             if self.failures.get(name) != str(error):
                 log.error("reaction.waits_for_newer_code", reaction=name, reason=str(error))
@@ -287,11 +296,19 @@ class ReactionRunner:
         commands, until, unknown = self._commands_of(name, block)
         if until > after:
             moved = await self._store.advance(name, types, after, until, datetime.now(UTC), commands)
+            if moved:
+                self._count(name, [row for row in block.events if row.position <= until], commands)
             if moved and commands:
                 self._stored()
         if unknown is not None:
             raise unknown
         return block.until >= block.head
+
+    def _count(self, name: str, seen: Sequence[RecordedEvent], commands: Sequence[StoredCommand]) -> None:
+        parked = sum(each.error is not None for each in commands)
+        self._metrics.reaction_events.count(name, "reacted", number=len(seen) - parked)
+        if parked:
+            self._metrics.reaction_events.count(name, "parked", number=parked)
 
     def _commands_of(self, name: str, block: FeedBlock) -> tuple[list[StoredCommand], int, UnknownEventType | None]:
         """What a block leads to, up to which position, and what stops us there."""
@@ -306,6 +323,12 @@ class ReactionRunner:
     def _stored_of(self, name: str, row: RecordedEvent) -> list[StoredCommand]:
         key = f"reaction:{name}:{row.position}"
         cause = msgspec.json.decode(row.metadata, type=Metadata)
+        span = None
+        if self._tracer is not None and cause.trace_parent is not None:
+            about: Attributes = {REACTION_NAME: name, EVENT_POSITION: row.position}
+            span = self._tracer.begin(f"react {name}", "consumer", parent=cause.trace_parent, attributes=about)
+        if span is not None:
+            cause = msgspec.structs.replace(cause, trace_parent=span.trace_parent)
         metadata = msgspec.json.encode(msgspec.structs.replace(cause, command=None, causation_id=str(row.position)))
         try:
             commands = self._react(name, row)
@@ -317,8 +340,12 @@ class ReactionRunner:
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            log.error("reaction.event_parked", reaction=name, position=row.position, reason=reason)
+            with correlated(cause.correlation_id):
+                log.error("reaction.event_parked", reaction=name, position=row.position, reason=reason)
             return [StoredCommand(key, PARKED + name, msgspec.json.encode((name, row.position)), metadata, reason)]
+        finally:
+            if span is not None:
+                span.end()
 
     def _react(self, name: str, row: RecordedEvent) -> list[Command]:
         event = self._registry.decode(row)  # first, since a version that we do not know has no method either

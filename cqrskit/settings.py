@@ -119,6 +119,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Requests that it may send at once after it was silent."""
     metrics_open: bool = False
     """Whether `/metrics` answers everybody where the app has API keys; else it needs a key for reading."""
+    metrics_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    """Port at which `cqrskit project` shows its metrics to everybody. Unset: it has none."""
+    tracing: bool = False
+    """Whether traces are made, by OpenTelemetry (the extra `tracing`), whose `OTEL_` variables say where they go."""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """Least severe log event that is written: debug, info, warning or error."""
 

@@ -64,8 +64,13 @@ class Worker:
         checkpoints: Checkpoints,
         settings: Settings,
         make_projector: MakeProjector,
+        on_retry: Callable[[], None],
     ) -> None:
-        """`make_projector` makes the projector of a partition for which a lease is held."""
+        """`make_projector` makes the projector of a partition for which a lease is held.
+
+        `on_retry` is called when a round could not be made because a server does not answer.
+        """
+        self._on_retry = on_retry
         self.name = worker_name()
         self.failures: dict[str, str] = {}
         """Why partitions of a projection, by its name, cannot go on here."""
@@ -163,6 +168,7 @@ class Worker:
                 await self._beat()
             except ServerUnavailable as error:
                 log.warning("worker.waits_for_server", worker=self.name, reason=str(error))
+                self._on_retry()
             except CqrskitError as error:
                 log.error("worker.failed", worker=self.name, reason=str(error))
 

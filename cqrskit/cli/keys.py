@@ -17,13 +17,13 @@ import msgspec
 import rich_click as click
 
 from cqrskit.access import ApiKey, ApiKeys, Scope, key_id_in
-from cqrskit.application import database_url
 from cqrskit.cli.operating import show_table
 from cqrskit.cli.running import common_options, json_option, run
 from cqrskit.errors import ConfigurationError
 from cqrskit.postgres.api_keys import PostgresApiKeys
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.migrate import migrate, require_migrated
+from cqrskit.servers import database_url
 from cqrskit.settings import load_settings
 from cqrskit.telemetry import configure_logging
 

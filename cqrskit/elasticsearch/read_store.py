@@ -1,6 +1,6 @@
 """Read models in Elasticsearch: one index per generation, behind an alias, with external versions."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 from uuid import uuid4
@@ -49,6 +49,7 @@ class ElasticsearchReadStore:
     """
 
     writes_are_visible = False
+    system = "elasticsearch"
 
     def __init__(
         self,
@@ -62,10 +63,12 @@ class ElasticsearchReadStore:
         bulk_max_bytes: int = 8 * 1024 * 1024,
         circuit_max_failures: int = 5,
         circuit_max_pause_seconds: float = 10.0,
+        on_bulk_retry: Callable[[], None] = lambda: None,
     ) -> None:
         """`url` names hosts, with user and password or without; `prefix` begins every index's name.
 
-        A `ping` waits for `connect_timeout_seconds`; see `cqrskit.settings.Settings` for the rest.
+        A `ping` waits for `connect_timeout_seconds`; see `cqrskit.settings.Settings` for the rest. `on_bulk_retry` is
+        called when a bulk request, or a part of one, is sent again.
         """
         self._prefix = prefix
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -81,6 +84,7 @@ class ElasticsearchReadStore:
             max_documents=bulk_max_documents,
             max_bytes=bulk_max_bytes,
             request_timeout_seconds=request_timeout_seconds,
+            on_retry=on_bulk_retry,
         )
         self._points_in_time = PointsInTime(self._connection)
         self._identities: dict[str, str] = {}

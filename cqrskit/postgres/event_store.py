@@ -74,10 +74,18 @@ class PostgresLockedLog:
 class PostgresEventStore:
     """The log in one Postgres database. Reads use the pool; appends use a connection of their own."""
 
-    def __init__(self, pool: AsyncPool, url: str, *, connect_timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        pool: AsyncPool,
+        url: str,
+        *,
+        connect_timeout_seconds: float = 10.0,
+        on_reconnect: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_reconnect` is called when the connection for appends was lost and is made anew."""
         self._pool = pool
         self._url = url
-        self._writer = Writer(url, connect_timeout_seconds=connect_timeout_seconds)
+        self._writer = Writer(url, connect_timeout_seconds=connect_timeout_seconds, on_reconnect=on_reconnect)
 
     async def close(self) -> None:
         """Close the connection for appends (the pool belongs to the caller)."""

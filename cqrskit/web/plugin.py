@@ -14,7 +14,7 @@ from litestar.logging.config import BaseLoggingConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import InitPlugin
-from litestar.types import ASGIApp, Message, Scope
+from litestar.types import ASGIApp
 
 from cqrskit.application import Application, Runtime
 from cqrskit.consistency import Reader
@@ -26,6 +26,7 @@ from cqrskit.web.access import Gate
 from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
 from cqrskit.web.metrics import metrics_route
+from cqrskit.web.observing import observed
 from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
 from cqrskit.web.problems import Problems
 from cqrskit.web.requests import current_request, in_context
@@ -114,15 +115,10 @@ class CqrskitPlugin(InitPlugin):
             *health_routes(lambda: self.runtime, lambda: self._draining),
             metrics_route(lambda: self.runtime, is_open=self.settings.metrics_open),
         ]
-        app_config.before_send = [*app_config.before_send, self._count_reply]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
         app_config.openapi_config = self._described(app_config.openapi_config)
         return app_config
-
-    async def _count_reply(self, message: Message, scope: Scope) -> None:
-        if message["type"] == "http.response.start" and self._runtime is not None:
-            self._runtime.metrics.request_answered(str(scope.get("method")), message["status"])
 
     def _in_context(self, app: ASGIApp) -> ASGIApp:
         return in_context(
@@ -179,12 +175,13 @@ class CqrskitPlugin(InitPlugin):
         async with self.application.open(self.settings, projections=self.projections) as runtime:
             self._runtime, self._draining = runtime, False
             if self._gate is not None:
-                self._gate.open(KnownKeys(runtime.api_keys))
+                self._gate.open(KnownKeys(runtime.api_keys), runtime.metrics.refusals)
                 if not await runtime.api_keys.has_usable():
                     log.warning("access.no_keys", make_one="cqrskit keys create NAME --scopes read,write")
             log.info("service.started", application=self.application.name, projections=self.projections)
             try:
-                yield
+                with observed(app, runtime.metrics, runtime.tracer):
+                    yield
             finally:
                 self._runtime = None
         log.info("service.stopped", application=self.application.name)

@@ -41,6 +41,7 @@ __all__ = [
     "correlation_of",
     "current_request",
     "in_context",
+    "trace_parent_in",
 ]
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -136,12 +137,7 @@ class RequestContext:
     def trace_parent(self) -> str | None:
         """The ``traceparent``, or None if it is not one. Of a later version only what this one defines is kept."""
         sent = self._sent.get("trace")
-        if sent is None:
-            return None
-        found = _TRACE_PARENT.fullmatch(sent)
-        if found is None or (found["more"] is not None and found[1] == b"00"):
-            return None
-        return sent[:TRACE_PARENT_LENGTH].decode("ascii")
+        return None if sent is None else trace_parent_in(sent)
 
     def require_correlation_id(self) -> str:
         """The correlation id; ValidationException if another was sent that is not within its limits."""
@@ -149,6 +145,14 @@ class RequestContext:
         if sent is not None and not _ID.fullmatch(sent):
             raise _unusable(CORRELATION_ID)
         return self.correlation_id
+
+
+def trace_parent_in(sent: bytes) -> str | None:
+    """A ``traceparent``, or None if it is not one. Of a later version only what this one defines is kept."""
+    found = _TRACE_PARENT.fullmatch(sent)
+    if found is None or (found["more"] is not None and found[1] == b"00"):
+        return None
+    return sent[:TRACE_PARENT_LENGTH].decode("ascii")
 
 
 def own_key(owner: str | None, key: str) -> str:

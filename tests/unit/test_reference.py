@@ -12,6 +12,8 @@ from cqrskit import All, Condition, Query, Settings, Summary
 from cqrskit import Any as AnyOf
 from cqrskit.cli import cqrskit_group
 from cqrskit.schema.frozen import FINDING_CODES
+from cqrskit.spans import SPANS
+from cqrskit.telemetry import LOG_EVENTS
 from cqrskit.verification import DifferenceKind
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
@@ -61,6 +63,27 @@ def test_every_option_of_a_command_is_documented(name: str, command: str) -> Non
     documented = dict(re.findall(r"^\| `(--[\w-]+)[^`]*` \| (.+) \|$", section, re.MULTILINE))
     options = [each for each in commands_of(PROGRAMS[name])[command].params if isinstance(each, click.Option)]
     assert documented == {each.opts[0]: each.help for each in options}
+
+
+def test_every_log_event_is_documented_with_its_level_fields_meaning_and_remedy() -> None:
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (\w+) \| ([^|]*) \| ([^|]+) \| ([^|]+) \|$", page("log-events.md"), re.MULTILINE
+    )
+    expected = [
+        (name, each.level, ", ".join(f"`{field}`" for field in each.fields), each.meaning, each.remedy)
+        for name, each in LOG_EVENTS.items()
+    ]
+    assert rows == expected
+    assert list(LOG_EVENTS) == sorted(LOG_EVENTS)
+
+
+def test_every_span_is_documented_with_its_attributes() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| ([^|]+) \| ([^|]*) \| ([^|]+) \|$", page("traces.md"), re.MULTILINE)
+    expected = [
+        (name, each.kind, each.parent, ", ".join(f"`{attribute}`" for attribute in each.attributes), each.meaning)
+        for name, each in SPANS.items()
+    ]
+    assert rows == expected
 
 
 def test_every_finding_of_the_schema_check_is_documented() -> None:
