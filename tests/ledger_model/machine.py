@@ -42,6 +42,8 @@ COLD: list[tuple[str, str, int | None]] = [("asset", "EUR", None), ("liability",
 COLD_COUNT = 18
 ACCOUNT_COUNT = len(HOT) + COLD_COUNT
 NOBODY = ACCOUNT_COUNT + 1
+FULL, EMPTY = (6, 9), 12
+"""Cold accounts without limit."""
 EXISTING = 90
 """Numbers of the transfers that a run begins with."""
 
@@ -221,13 +223,30 @@ class AccountsAndTransfers(RuleBasedStateMachine):
             left = original.moved - original.reversed if original else 20
             self.take(Reverse(self.new_or_known(pick), number, part_of(amount, left), text, effective))
 
-    @rule(account=st.sampled_from([0, 1, 2, 7]), beyond=st.sampled_from([0, 0, 1]), how=st.sampled_from([Post, Hold]))
-    def take_all(self, account: int, beyond: int, how: type[Post | Hold]) -> None:
-        """All that an account may be brought to give, or one more."""
+    @rule(
+        account=st.sampled_from([0, 1, 2, 7]), beyond=st.sampled_from([0, 1]), how=st.sampled_from([Post, Hold, None])
+    )
+    def take_all(self, account: int, beyond: int, how: type[Post | Hold] | None) -> None:
+        """All that an account may be brought to give, or one more; by several legs too."""
         found = self.model.accounts[account]
         amount = found.available + (found.limit or 0) + beyond
-        debit, credit = (account, 3) if found.taking_side == "debit" else (4, account)
-        self.take(how(self.new_or_known(99), debit, credit, amount, "EUR"))
+        other, number = 3 if found.taking_side == "debit" else 4, self.new_or_known(99)
+        if how is None:
+            side = found.taking_side
+            legs = ((account, side, amount - 1), (account, side, 1), (other, found.adding_side, amount))
+            self.take(Enter(number, legs, "EUR"))
+        else:
+            debit, credit = (account, other) if found.taking_side == "debit" else (other, account)
+            self.take(how(number, debit, credit, amount, "EUR"))
+
+    @rule(beyond=st.sampled_from([0, 1]), how=st.sampled_from([Post, Hold]))
+    def fill(self, beyond: int, how: type[Post | Hold]) -> None:
+        """All that counters can hold, or one more; and then one more on each of them."""
+        debited, credited = (self.model.accounts[number] for number in FULL)
+        used = max(each.posted[side] + each.pending[side] for each, side in ((debited, "debit"), (credited, "credit")))
+        self.take(how(self.new_or_known(99), *FULL, AMOUNT_MAX - used + beyond, "EUR"))
+        self.take(Post(self.new_or_known(99), FULL[0], EMPTY, 1, "EUR"))
+        self.take(Post(self.new_or_known(99), EMPTY, FULL[1], 1, "EUR"))
 
     # --- accounts
 
