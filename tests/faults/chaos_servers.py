@@ -7,6 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Self
 
@@ -31,9 +32,13 @@ PAUSES_SECONDS = (0.3, 1.5)
 LOST_BULKS = 3
 UNEXPECTED_WORDS = ("Traceback", '"level": "error"', '"level": "critical"')
 KILLED = -9
+STOPPED_WHILE_IT_STARTED = -15
 SERVER_UNREACHABLE = 3
 """The exit code of a program that could not start since a server did not answer: whatever runs it starts it again."""
 SUPERVISION_SECONDS = 0.3
+READY_SECONDS = 15.0
+TURN_SECONDS = 20.0
+"""So long until Elasticsearch is killed, each time."""
 WRITERS = """
     SELECT pid FROM pg_stat_activity
     WHERE application_name LIKE 'cqrskit writer%' AND datname = current_database() ORDER BY backend_start
@@ -45,8 +50,10 @@ Deed = Callable[[], Awaitable[None]]
 class Program:
     """A process that is killed and started again with the same arguments, and supervised in between."""
 
-    def __init__(self, *command: str, variables: Mapping[str, str]) -> None:
-        self.command = command
+    def __init__(self, *command: str, variables: Mapping[str, str], port: int | None = None) -> None:
+        """`port`: where it listens, once it is ready."""
+        self.command = command if port is None else (*command, "--port", str(port))
+        self._port = port
         self.complaints: list[str] = []
         """Ends that nobody had asked for, and lines that say that something is wrong with the program itself."""
         self.unreachable = 0
@@ -57,9 +64,13 @@ class Program:
 
     async def start(self) -> None:
         """Start it, without waiting until it is ready."""
+        async with self._changing:
+            await self._start()
+
+    async def _start(self) -> None:
         module, *arguments = self.command
-        self._process = WorkerProcess(module, *arguments, variables=self._variables, folder=ROOT)
-        await self._process.__aenter__()
+        process = WorkerProcess(module, *arguments, variables=self._variables, folder=ROOT)
+        self._process = await process.__aenter__()
 
     async def kill(self) -> None:
         """``kill -9``, and leave it so until `start`."""
@@ -73,7 +84,8 @@ class Program:
         """Ask it to end, which it must do by itself, in time and with code 0."""
         async with self._changing:
             process = self._alive()
-            self._ended(process, await process.terminate(), 0)
+            code = await process.terminate()
+            self._ended(process, 0 if code == STOPPED_WHILE_IT_STARTED else code, 0)
             self._process = None
 
     async def supervise(self) -> None:
@@ -81,7 +93,19 @@ class Program:
         async with self._changing:
             if self._process is not None and not self._process.running:
                 self._ended(self._process, await self._process.ended(), SERVER_UNREACHABLE)
-                await self.start()
+                await self._start()
+
+    async def ready(self) -> None:
+        """Wait until it listens, but not for ever: a server that it needs may be away."""
+        deadline = time.monotonic() + READY_SECONDS
+        while self._port is not None and time.monotonic() < deadline:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+            except OSError:
+                await asyncio.sleep(0.1)
+            else:
+                writer.close()
+                return
 
     async def freeze(self, seconds: float) -> None:
         """Let it stand still for so long."""
@@ -101,6 +125,10 @@ class Program:
         for line in process.errors.splitlines():
             if any(word in line for word in UNEXPECTED_WORDS):
                 self.complaints.append(f"{self.command}: {line[:2_000]}")
+
+
+def _is_before(moment: float) -> bool:
+    return time.monotonic() < moment
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -124,8 +152,8 @@ class Chaos:
         workers: list[Program],
         postgres: RestartablePostgres,
         dsn: str,
-        elasticsearch: RestartableElasticsearch,
-        wire: HttpWire,
+        elasticsearch: RestartableElasticsearch | None,
+        wire: HttpWire | None,
     ) -> None:
         self.done: list[Done] = []
         self._random = rng
@@ -135,7 +163,6 @@ class Chaos:
         self._dsn = dsn
         self._elasticsearch = elasticsearch
         self._wire = wire
-        self._restarting: asyncio.Task[None] | None = None
         self._supervising: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._begun = time.monotonic()
@@ -149,8 +176,6 @@ class Chaos:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._restarting is not None:
-            await asyncio.gather(self._restarting, return_exceptions=True)
         self._over.set()
         if self._supervising is not None:
             await self._supervising
@@ -176,48 +201,40 @@ class Chaos:
     async def rage(self, seconds: float) -> None:
         """Do harm for so long, and for as long as it takes to have done each kind of it."""
         self._begun = time.monotonic()
-        processes: list[Deed] = [
-            self.kill_api,
-            self.kill_both_apis,
-            self.freeze_api,
-            self.stop_api,
-            self.kill_worker,
-            self.kill_all_workers,
-            self.freeze_worker,
-        ]
-        servers: list[Deed] = [
-            self.kill_postgres,
-            self.crash_postgres_backend,
-            self.restart_postgres,
-            self.cut_off_elasticsearch,
-            self.lose_bulk_answers,
-        ]
-        await self.kill_elasticsearch()
         until = self._begun + seconds
-        await asyncio.gather(self._do(processes, until), self._do(servers, until, rare=self.kill_elasticsearch))
-        if self._restarting is not None:
-            await self._restarting
-
-    async def _do(self, kinds: list[Deed], until: float, *, rare: Deed | None = None) -> None:
-        """`rare`: what is done only one time in eight, since it takes long to mend."""
-        due = self._random.sample(kinds, len(kinds))
+        ends_of_apis: list[Deed] = [self.kill_api, self.kill_both_apis, self.stop_api]
+        processes: list[Deed] = [self.freeze_api, self.kill_worker, self.kill_all_workers, self.freeze_worker]
+        servers: list[Deed] = [self.kill_postgres, self.crash_postgres_backend, self.restart_postgres]
+        if self._wire is not None:
+            servers += [self.cut_off_elasticsearch, self.lose_bulk_answers]
+        due = [*ends_of_apis, *processes, *servers]
         while due or time.monotonic() < until:
+            turn = until if self._elasticsearch is None else min(time.monotonic() + TURN_SECONDS, until)
+            goes_on = partial(_is_before, turn)
+            await asyncio.gather(self._do([*ends_of_apis, *processes], due, goes_on), self._do(servers, due, goes_on))
+            if self._elasticsearch is not None:
+                await self._kill_elasticsearch(self._elasticsearch, processes, servers, due)
+
+    async def _kill_elasticsearch(
+        self, server: RestartableElasticsearch, processes: list[Deed], servers: list[Deed], due: list[Deed]
+    ) -> None:
+        """It takes long to come back. Meanwhile no API is ended, since none can start without it."""
+        self._note("kill Elasticsearch")
+        await asyncio.to_thread(server.kill)
+        back = asyncio.create_task(asyncio.to_thread(server.start_again))
+        try:
+            await asyncio.gather(*(self._do(kinds, due, lambda: not back.done()) for kinds in (processes, servers)))
+        finally:
+            await back
+
+    async def _do(self, kinds: list[Deed], due: list[Deed], goes_on: Callable[[], bool]) -> None:
+        """One after another, first what is due, in a random order."""
+        while goes_on() or any(each in due for each in kinds):
             await asyncio.sleep(self._random.uniform(*PAUSES_SECONDS))
-            if not due and rare is not None and self._random.random() < 1 / 8:
-                await rare()
-                continue
-            possible = [each for each in due or kinds if self._may_do(each)] or [
-                each for each in kinds if self._may_do(each)
-            ]
-            deed = possible[0] if due else self._random.choice(possible)
+            deed = self._random.choice([each for each in kinds if each in due] or kinds)
             if deed in due:
                 due.remove(deed)
             await deed()
-
-    def _may_do(self, deed: Deed) -> bool:
-        """While Elasticsearch starts, which takes long, no API is ended: none could start again before it is there."""
-        ends_api = deed in (self.kill_api, self.kill_both_apis, self.stop_api)
-        return not ends_api or self._restarting is None or self._restarting.done()
 
     def _note(self, name: str) -> None:
         self.done.append(Done(round(time.monotonic() - self._begun, 1), name))
@@ -248,6 +265,7 @@ class Chaos:
         program = self._random.choice(self._apis)
         await program.terminate()
         await program.start()
+        await program.ready()
 
     async def kill_worker(self) -> None:
         """The other one takes its partitions over."""
@@ -286,6 +304,7 @@ class Chaos:
 
     async def cut_off_elasticsearch(self) -> None:
         """All connections break, and none can be made."""
+        assert self._wire is not None
         self._note("cut off Elasticsearch")
         await self._wire.cut()
         await asyncio.sleep(self._random.uniform(*FROZEN_SECONDS))
@@ -293,16 +312,9 @@ class Chaos:
 
     async def lose_bulk_answers(self) -> None:
         """Documents are written, and nobody hears of it."""
+        assert self._wire is not None
         self._note("lose answers of Elasticsearch")
         self._wire.fault(bulk_writes, cutting("delivered"), times=LOST_BULKS)
-
-    async def kill_elasticsearch(self) -> None:
-        """kill -9. It takes long to come back, so chaos goes on meanwhile."""
-        if self._restarting is not None and not self._restarting.done():
-            return
-        self._note("kill Elasticsearch")
-        await asyncio.to_thread(self._elasticsearch.kill)
-        self._restarting = asyncio.create_task(asyncio.to_thread(self._elasticsearch.start_again))
 
     async def _kill(self, programs: list[Program]) -> None:
         for program in programs:
@@ -310,3 +322,5 @@ class Chaos:
         await self._down()
         for program in programs:
             await program.start()
+        for program in programs:
+            await program.ready()

@@ -10,13 +10,15 @@ import os
 import random
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
 import httpx
 import msgspec
+import pytest
 
-from cqrskit import Settings
+from cqrskit import Settings, load_settings
 from cqrskit.testing import HttpWire, RestartableElasticsearch, RestartablePostgres, eventually
 from cqrskit.testing.server_process import free_port
 from example_ledger.application import ledger as application
@@ -36,13 +38,23 @@ READY_SECONDS = 90.0
 LEVEL_SECONDS = 90.0
 REPEATED = 400
 PAGE = 1_000
+APP = "example_ledger.application:ledger"
 
 
-def variables_of(dsn: str, elasticsearch_url: str, index_prefix: str) -> dict[str, str]:
+@pytest.fixture
+def elasticsearch(request: pytest.FixtureRequest) -> RestartableElasticsearch | None:
+    """The server of the read models; None if ``CHAOS_STORE=postgres``."""
+    if os.environ.get("CHAOS_STORE") == "postgres":
+        return None
+    request.getfixturevalue("restartable_elasticsearch_url")
+    server: RestartableElasticsearch = request.getfixturevalue("restartable_elasticsearch")
+    return server
+
+
+def variables_of(dsn: str, elasticsearch_url: str | None, index_prefix: str) -> dict[str, str]:
     """Settings with which much happens: small batches and blocks, few aggregates in memory, short leases."""
-    return {
+    variables = {
         "CQRSKIT_DATABASE_URL": dsn,
-        "CQRSKIT_ELASTICSEARCH_URL": elasticsearch_url,
         "CQRSKIT_INDEX_PREFIX": index_prefix,
         "CQRSKIT_BATCH_SIZE_MAX": "6",
         "CQRSKIT_BLOCK_SIZE_MAX": "50",
@@ -50,42 +62,40 @@ def variables_of(dsn: str, elasticsearch_url: str, index_prefix: str) -> dict[st
         "CQRSKIT_SNAPSHOT_EVERY_EVENTS": "20",
         "CQRSKIT_LEASE_SECONDS": "2",
         "CQRSKIT_COMMAND_TIMEOUT_SECONDS": "5",
-        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": "120",
+        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": "30",
         "CQRSKIT_WAIT_TIMEOUT_SECONDS": "1",
         "CQRSKIT_LOG_LEVEL": "warning",
     }
+    return variables if elasticsearch_url is None else {**variables, "CQRSKIT_ELASTICSEARCH_URL": elasticsearch_url}
 
 
 async def test_the_log_replayed_in_the_model_gives_every_reply_whatever_is_killed_meanwhile(
     restartable_postgres: RestartablePostgres,
     restartable_postgres_dsn: str,
-    restartable_elasticsearch: RestartableElasticsearch,
-    restartable_elasticsearch_url: str,
+    elasticsearch: RestartableElasticsearch | None,
     index_prefix: str,
 ) -> None:
     seed = int(os.environ.get("CHAOS_SEED") or random.randrange(1_000_000))
     seconds = float(os.environ.get("CHAOS_SECONDS") or SECONDS)
-    print(f"CHAOS_SEED={seed}")
+    print(f"CHAOS_SEED={seed}", flush=True)
     rng = random.Random(seed)
     dsn = restartable_postgres_dsn
-    async with HttpWire(restartable_elasticsearch_url) as wire:
-        variables = variables_of(dsn, wire.url, index_prefix)
+    async with AsyncExitStack() as stack:
+        wire = None if elasticsearch is None else await stack.enter_async_context(HttpWire(elasticsearch.url))
+        variables = variables_of(dsn, None if wire is None else wire.url, index_prefix)
         key = await key_for(Settings(database_url=dsn, index_prefix=index_prefix))
         ports = [free_port(), free_port()]
         clients = Clients([f"http://127.0.0.1:{port}" for port in ports], key, random.Random(rng.getrandbits(64)))
+        stack.push_async_callback(clients.close)
         chaos = Chaos(
             random.Random(rng.getrandbits(64)),
             apis=[
-                Program("example_ledger", "serve", "--no-projections", "--port", str(port), variables=variables)
-                for port in ports
+                Program("example_ledger", "serve", "--no-projections", variables=variables, port=port) for port in ports
             ],
-            workers=[
-                Program("cqrskit", "project", "--app", "example_ledger.application:ledger", variables=variables)
-                for _ in range(2)
-            ],
+            workers=[Program("cqrskit", "project", "--app", APP, variables=variables) for _ in range(2)],
             postgres=restartable_postgres,
             dsn=dsn,
-            elasticsearch=restartable_elasticsearch,
+            elasticsearch=elasticsearch,
             wire=wire,
         )
         try:
@@ -93,18 +103,14 @@ async def test_the_log_replayed_in_the_model_gives_every_reply_whatever_is_kille
                 await ready(ports)
                 await clients.begin()
                 await work(clients, chaos, seconds)
-                await level(variables, dsn)
-                told = tell(clients, chaos, seed)
+                await level(variables)
                 replay = check(dsn, clients)
-                print(f"{told}; {replay.decisions} decisions, {replay.without_trace} answers without a trace")
                 await assert_read_models_show(replay.model, ports[0], key, head_of(dsn))
             assert chaos.complaints == []
             await assert_in_order(variables)
-        except BaseException:
-            print(tell(clients, chaos, seed))
-            raise
+            print(f"{replay.decisions} decisions, {replay.without_trace} answers that changed nothing")
         finally:
-            await clients.close()
+            print(tell(clients, chaos, seed), flush=True)
 
 
 async def ready(ports: list[int]) -> None:
@@ -137,14 +143,9 @@ async def work(clients: Clients, chaos: Chaos, seconds: float) -> None:
     await clients.repeat(REPEATED)
 
 
-async def level(variables: Mapping[str, str], dsn: str) -> None:
+async def level(variables: Mapping[str, str]) -> None:
     """Wait until no hold waits for its expiry that is due, and all read models show the log."""
-    settings = Settings(
-        database_url=dsn,
-        elasticsearch_url=variables["CQRSKIT_ELASTICSEARCH_URL"],
-        index_prefix=variables["CQRSKIT_INDEX_PREFIX"],
-    )
-    async with application.open(settings, executor=False) as runtime:
+    async with application.open(load_settings(variables), executor=False) as runtime:
 
         async def nothing_due() -> bool:
             return (await runtime.due_commands.status()).overdue_seconds <= 0
@@ -237,8 +238,7 @@ async def assert_in_order(variables: Mapping[str, str]) -> None:
     assert msgspec.json.decode(checked.out)["violations"] == []
     names = [each.name for each in application.projections]
     for name in names:
-        app = "example_ledger.application:ledger"
-        verified = await cqrskit("verify", name, "--full", "--app", app, "--json", variables=variables)
+        verified = await cqrskit("verify", name, "--full", "--app", APP, "--json", variables=variables)
         assert verified.code == 0, verified
         report = msgspec.json.decode(verified.out)
         assert (report["differences_count"], report["parked"]) == (0, []), report
