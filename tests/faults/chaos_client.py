@@ -70,7 +70,8 @@ class Operation(msgspec.Struct):
     @property
     def final(self) -> Answer | None:
         """The first answer that settled it."""
-        return next((each.answer for each in self.attempts if each.answer is not None and each.answer.is_final), None)
+        finals = [each for each in self.attempts if each.answer is not None and each.answer.is_final]
+        return min(finals, key=lambda each: each.ended or 0.0).answer if finals else None
 
 
 class Clients:

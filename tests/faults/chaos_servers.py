@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import psutil
 import psycopg
 
 from cqrskit.testing import (
@@ -21,6 +22,7 @@ from cqrskit.testing import (
     WorkerProcess,
     bulk_writes,
     cutting,
+    eventually,
 )
 from tests.integration.running_processes import ROOT
 
@@ -28,7 +30,7 @@ __all__ = ["Chaos", "Program"]
 
 DOWN_SECONDS = (0.0, 1.5)
 FROZEN_SECONDS = (1.0, 3.5)
-PAUSES_SECONDS = (0.3, 1.5)
+PAUSES_SECONDS = (0.3, 3.0)
 LOST_BULKS = 3
 UNEXPECTED_WORDS = ("Traceback", '"level": "error"', '"level": "critical"')
 KILLED = -9
@@ -37,6 +39,7 @@ SERVER_UNREACHABLE = 3
 """The exit code of a program that could not start since a server did not answer: whatever runs it starts it again."""
 SUPERVISION_SECONDS = 0.3
 READY_SECONDS = 15.0
+GONE_SECONDS = 30.0
 TURN_SECONDS = 20.0
 """So long until Elasticsearch is killed, each time."""
 WRITERS = """
@@ -294,8 +297,12 @@ class Chaos:
         self._note("crash a session of Postgres")
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             writers = [process for (process,) in connection.execute(WRITERS).fetchall()]
-        if writers:
-            self._postgres.kill_backend(self._random.choice(writers))
+        if not writers:
+            return
+        writer = self._random.choice(writers)
+        self._postgres.kill_backend(writer)
+        await eventually(lambda: not psutil.pid_exists(writer), timeout_seconds=GONE_SECONDS)
+        await asyncio.to_thread(self._postgres.start_again)
 
     async def restart_postgres(self) -> None:
         """With the other ways to stop it."""

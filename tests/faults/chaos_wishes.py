@@ -5,6 +5,8 @@ from collections import deque
 from collections.abc import Callable
 from uuid import UUID
 
+import msgspec
+
 from tests.faults.chaos_acts import (
     Act,
     Batch,
@@ -19,7 +21,10 @@ from tests.faults.chaos_acts import (
     Void,
 )
 
-__all__ = ["Wishes"]
+__all__ = ["REUSED_AMOUNT", "Wishes"]
+
+REUSED_AMOUNT = 1_000_000
+"""The amount of a transfer whose id is another's: it is refused for this, or for what comes before it."""
 
 HOT, COLD = 3, 40
 FUNDS = 150
@@ -43,7 +48,8 @@ class Wishes:
         self._holds: deque[UUID] = deque(maxlen=KEPT)
         self._transfers: deque[UUID] = deque(maxlen=KEPT)
         self._kinds: dict[Callable[[], Act], int] = {
-            self._post: 32,
+            self._post: 30,
+            self._reuse: 2,
             self._enter: 9,
             self._batch: 9,
             self._hold: 16,
@@ -97,17 +103,13 @@ class Wishes:
         return Post(transfer_id=self._id(), debit_account_id=debit, credit_account_id=credit, amount=amount)
 
     def _post(self) -> Post:
-        """One in twelve has the id of another transfer."""
         debit = self._bank if self._random.random() < 0.05 else self._account()
-        posting = self._posting(debit, self._account(), self._amount())
-        if self._transfers and self._random.random() < 1 / 12:
-            return Post(
-                transfer_id=self._random.choice(self._transfers),
-                debit_account_id=posting.debit_account_id,
-                credit_account_id=posting.credit_account_id,
-                amount=posting.amount + 1_000,
-            )
-        return posting
+        return self._posting(debit, self._account(), self._amount())
+
+    def _reuse(self) -> Post:
+        """With the id of another transfer, and an amount that none has."""
+        transfer_id = self._random.choice(self._transfers) if self._transfers else self._id()
+        return msgspec.structs.replace(self._post(), transfer_id=transfer_id, amount=REUSED_AMOUNT)
 
     def _enter(self) -> Enter:
         """Several debits, one credit."""

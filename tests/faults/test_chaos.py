@@ -166,6 +166,7 @@ def tell(clients: Clients, chaos: Chaos, seed: int) -> str:
     return (
         f"seed {seed}: {len(clients.operations)} operations, {sum(len(each.attempts) for each in clients.operations)} "
         f"attempts {dict(clients.answers)}, longest gap {clients.longest_gap_seconds:.1f} s; {dict(deeds)}, "
+        f"the last: {chaos.done[-4:]}, "
         f"{sum(each.unreachable for each in chaos.programs)} starts in vain; complaints: {chaos.complaints[:5]}"
     )
 
