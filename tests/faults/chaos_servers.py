@@ -15,6 +15,7 @@ import msgspec
 import psutil
 import psycopg
 
+from cqrskit.tasks import end_tasks
 from cqrskit.testing import (
     HttpWire,
     RestartableElasticsearch,
@@ -38,7 +39,7 @@ STOPPED_WHILE_IT_STARTED = -15
 SERVER_UNREACHABLE = 3
 """The exit code of a program that could not start since a server did not answer: whatever runs it starts it again."""
 SUPERVISION_SECONDS = 0.3
-READY_SECONDS = 15.0
+READY_SECONDS = 30.0
 GONE_SECONDS = 30.0
 TURN_SECONDS = 20.0
 """So long until Elasticsearch is killed, each time."""
@@ -238,6 +239,13 @@ class Chaos:
             if deed in due:
                 due.remove(deed)
             await deed()
+            await self._some_api_is_ready()
+
+    async def _some_api_is_ready(self) -> None:
+        """So that on a slow machine, too, there is somebody at work who can be hurt."""
+        waiting = [asyncio.create_task(each.ready()) for each in self._apis]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        await end_tasks(waiting)
 
     def _note(self, name: str) -> None:
         self.done.append(Done(round(time.monotonic() - self._begun, 1), name))
