@@ -32,7 +32,7 @@ from tests.unit.ledger_model import LedgerModel
 
 SECONDS = 35.0
 CLIENTS = 8
-GAP_MAX_SECONDS = 45.0
+GAP_MAX_SECONDS = 60.0
 """The longest time in which a client may settle nothing: what is killed is back long before."""
 READY_SECONDS = 90.0
 LEVEL_SECONDS = 90.0
