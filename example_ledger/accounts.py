@@ -288,7 +288,7 @@ def open_account(command: OpenAccount, repository: Repository) -> Opening:
     A retry gets the first reply from its receipt; without one it is recognised by what the account was opened with.
     """
     if repository.conflicting_field is not None:
-        raise AggregateExists("Account", command.account_id)
+        raise _exists(command.account_id, repository.conflicting_field)
     existing = repository.find(Account, command.account_id)
     if existing is None:
         repository.create(
@@ -301,13 +301,20 @@ def open_account(command: OpenAccount, repository: Repository) -> Opening:
             metadata=command.metadata,
         )
         return Opening(command.account_id)
-    same = (
-        existing.name == command.name
-        and existing.type == command.type
-        and existing.currency == command.currency
-        and existing.overdraft_limit_at_opening == command.overdraft_limit
-        and existing.metadata_at_opening == command.metadata
-    )
-    if not same:
-        raise AggregateExists("Account", command.account_id)
+    opened_with = {
+        "name": existing.name,
+        "type": existing.type,
+        "currency": existing.currency,
+        "overdraft_limit": existing.overdraft_limit_at_opening,
+        "metadata": existing.metadata_at_opening,
+    }
+    for field, value in opened_with.items():
+        if getattr(command, field) != value:
+            raise _exists(command.account_id, field)
     return Opening(command.account_id)
+
+
+def _exists(account_id: UUID, differing_field: str) -> AggregateExists:
+    refusal = AggregateExists("Account", account_id)
+    refusal.details["field"] = differing_field
+    return refusal

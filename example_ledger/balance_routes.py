@@ -11,7 +11,7 @@ from litestar.exceptions import ValidationException
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from cqrskit import Reader
-from cqrskit.web import MinPosition, problem_statuses
+from cqrskit.web import MinPosition, problem_statuses, refusals
 from example_ledger.daily_totals import balance_as_effective, balance_as_recorded
 from example_ledger.movements import EFFECTIVE_MAX, EFFECTIVE_MIN
 from example_ledger.read_models import Accounts
@@ -23,7 +23,7 @@ __all__ = ["BALANCE_ROUTES"]
 DATE_LENGTH = len("2026-01-31")
 
 
-@get("/accounts/{account_id:uuid}/balance", opt=problem_statuses(account_not_found=404))
+@get("/accounts/{account_id:uuid}/balance", opt=problem_statuses(account_not_found=404) | refusals(AccountNotFound))
 async def show_balance(
     account_id: FromPath[UUID],
     reader: NamedDependency[Reader],

@@ -8,6 +8,7 @@ import msgspec
 __all__ = [
     "AMOUNT_MAX",
     "AccountType",
+    "Amount",
     "Currency",
     "Direction",
     "Leg",
@@ -21,6 +22,15 @@ AMOUNT_MAX = 2**63 - 1
 """Largest amount of one transfer, and largest value of one counter."""
 
 Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9")]
+Amount = Annotated[
+    int,
+    msgspec.Meta(
+        description="minor units, such as cents; another number is refused as `invalid_amount`",
+        examples=[1250],
+        extra_json_schema={"minimum": 1, "maximum": AMOUNT_MAX},
+    ),
+]
+"""An amount that is asked for. The domain holds its bounds, since its refusal has a place in the order of refusals."""
 AccountType = Literal["asset", "expense", "liability", "equity", "income"]
 AccountStatus = Literal["open", "frozen", "closed"]
 Direction = Literal["debit", "credit"]

@@ -8,10 +8,12 @@ import msgspec
 from litestar import Response
 from litestar.params import QueryParameter
 
-from cqrskit import CommandResult, Stored
-from cqrskit.web import command_reply
+from cqrskit import AggregateExists, Command, CommandResult, IdempotencyConflict, Stored
+from cqrskit.web import Commands, command_reply
 from example_ledger.money import AccountType, Currency, Direction, Leg
+from example_ledger.movements import Moment
 from example_ledger.read_models import SideTotals
+from example_ledger.refusals import TransferConflict
 from example_ledger.transfer_documents import TransferState
 from example_ledger.transfers import Status
 
@@ -31,12 +33,15 @@ __all__ = [
     "OpeningReply",
     "PostingReply",
     "ReversalReply",
+    "Since",
     "Statement",
     "TransferItem",
     "TransferList",
     "TransferReply",
     "TrialReply",
+    "Until",
     "creation_reply",
+    "execute_new",
     "item_of",
 ]
 
@@ -50,6 +55,11 @@ Stale = Annotated[
     ),
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="rows on this page")]
+Since = Annotated[
+    Moment | None,
+    QueryParameter(name="from", description="effective at this moment or later"),
+]
+Until = Annotated[Moment | None, QueryParameter(name="to", description="effective before this moment")]
 Cursor = Annotated[str | None, QueryParameter(description="the `next` of the page before")]
 
 
@@ -59,6 +69,17 @@ def creation_reply(content: T, result: CommandResult) -> Response[T]:
     Where receipts are kept for a while only, a handler recognises a later retry by its id, and then appends nothing.
     """
     return command_reply(content, msgspec.structs.replace(result, replayed=not result.appended))
+
+
+async def execute_new(command: Command, new_id: UUID, commands: Commands) -> CommandResult:
+    """Give a command that makes something new; a refusal about an id which the sender never named speaks of the key."""
+    try:
+        return await commands.execute(command)
+    except (TransferConflict, AggregateExists) as refusal:
+        key = commands.sent_key_for(new_id)
+        if key is None:
+            raise
+        raise IdempotencyConflict(key, str(refusal.details.get("field", "content"))) from refusal
 
 
 def item_of(row: Stored, item_class: type[Item]) -> Item:

@@ -1,6 +1,5 @@
 """HTTP routes of transfers: post one or many, show one, list them; and the trial balance."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -14,6 +13,7 @@ from cqrskit import (
     CommandResult,
     Condition,
     CqrskitError,
+    IdempotencyConflict,
     Match,
     Query,
     Range,
@@ -24,11 +24,11 @@ from cqrskit import (
     Stored,
     Term,
 )
-from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses
+from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses, refusals
 from example_ledger.account_routes import effective_between, sort_of
 from example_ledger.money import AMOUNT_MAX
 from example_ledger.read_models import TrialBalance, TrialBalances
-from example_ledger.refusals import BatchAborted, TransferNotFound
+from example_ledger.refusals import REFUSALS_OF_MOVEMENTS, BatchAborted, TransferConflict, TransferNotFound
 from example_ledger.replies import (
     BatchReply,
     BatchResult,
@@ -36,11 +36,14 @@ from example_ledger.replies import (
     Cursor,
     Limit,
     PostingReply,
+    Since,
     TransferItem,
     TransferList,
     TransferReply,
     TrialReply,
+    Until,
     creation_reply,
+    execute_new,
     item_of,
 )
 from example_ledger.transfer_documents import Transfers, TransferState
@@ -49,7 +52,9 @@ from example_ledger.transfers import BATCH_SIZE_MAX, PostBatch, PostTransfer
 __all__ = ["TRANSFER_ROUTES", "BatchBody"]
 
 TransferSort = Literal["position", "-position", "amount", "-amount", "effective_at", "-effective_at"]
-AmountBound = Annotated[int | None, QueryParameter(ge=0, le=AMOUNT_MAX)]
+AmountBound = Annotated[
+    int | None, QueryParameter(ge=0, le=AMOUNT_MAX, description="minor units, this amount included")
+]
 
 
 class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,14 +64,14 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
     transfers: Annotated[list[PostTransfer], msgspec.Meta(min_length=1, max_length=BATCH_SIZE_MAX)]
 
 
-@post("/transfers")
+@post("/transfers", opt=refusals(*REFUSALS_OF_MOVEMENTS))
 async def post_transfer(data: JSONBody[PostTransfer], commands: NamedDependency[Commands]) -> Response[PostingReply]:
     """Move money. The transfer id makes a retry safe: it gives the first reply. So does an Idempotency-Key."""
-    result = await commands.execute(data)
+    result = await execute_new(data, data.transfer_id, commands)
     return creation_reply(PostingReply(data.transfer_id, "posted", result.position), result)
 
 
-@post("/transfers/batch", status_code=200)
+@post("/transfers/batch", status_code=200, opt=refusals())
 async def post_batch(
     data: JSONBody[BatchBody], commands: NamedDependency[Commands], runtime: NamedDependency[Runtime]
 ) -> Response[BatchReply]:
@@ -104,7 +109,9 @@ async def _post_independently(
     results = []
     for transfer, result in zip(transfers, await commands.execute_many(transfers), strict=True):
         if isinstance(result, Rejected):
-            results.append(BatchResult(transfer.transfer_id, "rejected", result.code))
+            key = commands.sent_key_for(transfer.transfer_id) if isinstance(result, TransferConflict) else None
+            code = result.code if key is None else IdempotencyConflict.code
+            results.append(BatchResult(transfer.transfer_id, "rejected", code))
         elif isinstance(result, CqrskitError):
             raise result
         else:
@@ -114,7 +121,7 @@ async def _post_independently(
     return CommandResult(None, position, appended=not replayed, replayed=replayed), results
 
 
-@get("/transfers/{transfer_id:uuid}", opt=problem_statuses(transfer_not_found=404))
+@get("/transfers/{transfer_id:uuid}", opt=problem_statuses(transfer_not_found=404) | refusals(TransferNotFound))
 async def show_transfer(
     transfer_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition
 ) -> TransferReply:
@@ -135,10 +142,8 @@ async def list_transfers(
     status: FromQuery[TransferState | None] = None,
     min_amount: AmountBound = None,
     max_amount: AmountBound = None,
-    since: Annotated[
-        datetime | None, QueryParameter(name="from", description="effective at this moment or later")
-    ] = None,
-    until: Annotated[datetime | None, QueryParameter(name="to", description="effective before this moment")] = None,
+    since: Since = None,
+    until: Until = None,
     sort: FromQuery[TransferSort] = "-position",
     limit: Limit = 50,
     cursor: Cursor = None,

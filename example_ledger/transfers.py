@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Aggregate, Command, Rejected, Repository, handles, new_id
 from example_ledger.accounts import WITHOUT_NUL, Metadata
-from example_ledger.money import Currency, Leg
+from example_ledger.money import Amount, Currency, Leg
 from example_ledger.movements import (
     Moment,
     check_amount,
@@ -260,7 +260,7 @@ class PostTransfer(Command):
     transfer_id: UUID = msgspec.field(default_factory=new_id)
     debit_account_id: UUID
     credit_account_id: UUID
-    amount: int
+    amount: Amount
     currency: Currency
     description: Description | None = None
     reference: Reference | None = None

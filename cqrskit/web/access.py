@@ -19,7 +19,7 @@ from cqrskit.errors import ConfigurationError
 from cqrskit.known_keys import KnownKeys
 from cqrskit.rate_limit import RateLimits
 
-__all__ = ["Gate", "needs_scope", "open_to_all"]
+__all__ = ["Gate", "is_open", "needs_scope", "open_to_all"]
 
 log = structlog.get_logger(__name__)
 
@@ -95,6 +95,11 @@ class Gate:
             log.info("access.key_refused", key_id=key_id, reason=_reason(key, text))
             raise Unauthenticated(sent=True)
         return key
+
+
+def is_open(handler: BaseRouteHandler) -> bool:
+    """Whether everybody may use a route, without a key."""
+    return handler.opt.get(SCOPE_OPTION) == OPEN
 
 
 def _needed(handler: BaseRouteHandler, method: str) -> str:

@@ -7,8 +7,9 @@ from litestar.exceptions import ValidationException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import QueryParameter
 from litestar.types import Scope
+from litestar.utils.signature import ParsedSignature
 
-__all__ = ["require_known_parameters"]
+__all__ = ["require_known_parameters", "signatures_of"]
 
 _known: dict[BaseRouteHandler, frozenset[str]] = {}
 
@@ -38,15 +39,22 @@ def _advice(name: str, known: frozenset[str]) -> str:
     return f"unknown parameter; known are: {', '.join(sorted(known)) or 'none'}"
 
 
+def signatures_of(handler: BaseRouteHandler) -> list[ParsedSignature]:
+    """The signature of a handler, and those of all that it depends on, at any depth."""
+    providers = handler.resolve_dependencies()
+    found = [handler.parsed_fn_signature]
+    seen: set[str] = set()
+    for signature in found:  # which grows on the way
+        new = [name for name in signature.parameters if name in providers and name not in seen]
+        seen.update(new)
+        found += [providers[name].parsed_fn_signature for name in new]
+    return found
+
+
 def _declared_by(handler: BaseRouteHandler) -> set[str]:
-    signatures = [handler.parsed_fn_signature]
-    wanted = set(handler.parsed_fn_signature.parameters)
-    for name, provider in handler.resolve_dependencies().items():
-        if name in wanted:
-            signatures.append(provider.parsed_fn_signature)
     return {
         parameter.kwarg_definition.name or name
-        for signature in signatures
+        for signature in signatures_of(handler)
         for name, parameter in signature.parameters.items()
         if isinstance(parameter.kwarg_definition, QueryParameter)
     }

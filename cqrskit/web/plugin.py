@@ -11,9 +11,8 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.logging.config import BaseLoggingConfig
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
-from litestar.plugins import InitPlugin
+from litestar.plugins import InitPlugin, ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import ASGIApp, Message, Scope
 
 from cqrskit.application import Application, Runtime
@@ -26,6 +25,7 @@ from cqrskit.web.access import Gate
 from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
 from cqrskit.web.metrics import metrics_route
+from cqrskit.web.openapi import ApiDescription
 from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
 from cqrskit.web.problems import Problems
 from cqrskit.web.requests import current_request, in_context
@@ -35,11 +35,8 @@ __all__ = ["CqrskitPlugin", "plugin_of"]
 
 log = structlog.get_logger(__name__)
 
-SECURITY_SCHEME = "api_key"
-"""Name of what the API description says of keys."""
 
-
-class CqrskitPlugin(InitPlugin):
+class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
     """Puts one application on the wire; see `cqrskit.web` for what handlers get.
 
     `settings` are read from the environment when not given. `projections` names those that run in this process:
@@ -73,6 +70,9 @@ class CqrskitPlugin(InitPlugin):
             application.projection_named(name)
         self._problems = Problems(statuses or {}, body_size_max_bytes=self.settings.body_size_max_bytes)
         self._gate = Gate(_limits(self.settings)) if api_keys else None
+        self._description = ApiDescription(
+            statuses=statuses or {}, secured=api_keys, only_known_parameters=only_known_parameters
+        )
         self._guard = PositionGuard()
         self._only_known_parameters = only_known_parameters
         self._actor = actor
@@ -117,8 +117,14 @@ class CqrskitPlugin(InitPlugin):
         app_config.before_send = [*app_config.before_send, self._count_reply]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
-        app_config.openapi_config = self._described(app_config.openapi_config)
+        if app_config.openapi_config is not None:
+            app_config.openapi_config = self._description.config(app_config.openapi_config, self.application.name)
         return app_config
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Take a route of the app into its API description."""
+        if isinstance(route, HTTPRoute):
+            self._description.receive(route)
 
     async def _count_reply(self, message: Message, scope: Scope) -> None:
         if message["type"] == "http.response.start" and self._runtime is not None:
@@ -130,19 +136,6 @@ class CqrskitPlugin(InitPlugin):
             gate=self._gate,
             only_known_parameters=self._only_known_parameters,
             is_draining=lambda: self._draining,
-        )
-
-    def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
-        """Give the API description the application's name and its keys, unless the app has its own description."""
-        if config is None or config.title != "Litestar API":
-            return config
-        if self._gate is None:
-            return OpenAPIConfig(title=self.application.name, version=config.version)
-        return OpenAPIConfig(
-            title=self.application.name,
-            version=config.version,
-            components=Components(security_schemes={SECURITY_SCHEME: SecurityScheme(type="http", scheme="bearer")}),
-            security=[{SECURITY_SCHEME: []}],
         )
 
     def _dependencies(self) -> dict[str, Provide]:

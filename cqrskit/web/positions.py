@@ -14,7 +14,7 @@ from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT
 
 from cqrskit.application import Runtime
 
-__all__ = ["CONSISTENCY_POSITION", "MinPosition", "PositionGuard", "at_position"]
+__all__ = ["CONSISTENCY_POSITION", "POSITION_MAX", "MinPosition", "PositionGuard", "at_position"]
 
 T = TypeVar("T")
 
