@@ -32,15 +32,17 @@ __all__ = [
 ]
 
 WITHOUT_NUL = "^[^\\x00]*$"
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL, examples=["Ann's savings"])]
 Metadata = Annotated[
     dict[
         Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=WITHOUT_NUL)],
         Annotated[str, msgspec.Meta(max_length=500, pattern=WITHOUT_NUL)],
     ],
-    msgspec.Meta(max_length=50, description="at most 50 texts of your own, by name"),
+    msgspec.Meta(max_length=50, description="at most 50 texts of your own, by name", examples=[{"city": "Bern"}]),
 ]
-OverdraftLimit = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
+OverdraftLimit = Annotated[
+    int, msgspec.Meta(ge=0, le=AMOUNT_MAX, description="minor units that it may be overdrawn by", examples=[50_000])
+]
 
 
 class MoneyMoved(Aggregate.Event):

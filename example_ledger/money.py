@@ -21,7 +21,9 @@ __all__ = [
 AMOUNT_MAX = 2**63 - 1
 """Largest amount of one transfer, and largest value of one counter."""
 
-Currency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9")]
+Currency = Annotated[
+    str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description="ISO 4217, or 3 to 12 A-Z and 0-9", examples=["EUR"])
+]
 Amount = Annotated[
     int,
     msgspec.Meta(

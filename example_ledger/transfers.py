@@ -37,8 +37,8 @@ __all__ = [
 
 BATCH_SIZE_MAX = 8_192
 
-Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL)]
-Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL)]
+Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL, examples=["rent for May"])]
+Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL, examples=["invoice 4711"])]
 Status = Literal["posted", "held", "captured", "voided", "expired"]
 Kind = Literal["transfer", "entry", "hold", "reversal"]
 

@@ -19,7 +19,7 @@ from cqrskit.errors import ConfigurationError
 from cqrskit.known_keys import KnownKeys
 from cqrskit.rate_limit import RateLimits
 
-__all__ = ["Gate", "is_open", "needs_scope", "open_to_all"]
+__all__ = ["Gate", "needed_scope", "needs_scope", "open_to_all"]
 
 log = structlog.get_logger(__name__)
 
@@ -97,9 +97,10 @@ class Gate:
         return key
 
 
-def is_open(handler: BaseRouteHandler) -> bool:
-    """Whether everybody may use a route, without a key."""
-    return handler.opt.get(SCOPE_OPTION) == OPEN
+def needed_scope(handler: BaseRouteHandler, method: str) -> str | None:
+    """The scope that a key needs for a route; None: everybody may use it, without a key. KeyError as for `_needed`."""
+    needed = _needed(handler, method)
+    return None if needed is OPEN else needed
 
 
 def _needed(handler: BaseRouteHandler, method: str) -> str:

@@ -7,8 +7,8 @@ route is described beside it: problems with their codes, headers of requests and
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from types import NoneType
-from typing import Annotated, Any, Union, get_args, get_origin
+from inspect import getdoc
+from typing import Any
 
 import msgspec
 from litestar import Response
@@ -20,10 +20,11 @@ from litestar.params import HeaderParameter, ParameterKwarg, QueryParameter
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
 
-from cqrskit.web.access import is_open
+from cqrskit.web.access import needed_scope
 from cqrskit.web.openapi_headers import HEADERS, PARAMETERS, REQUEST_HEADERS
 from cqrskit.web.openapi_problems import Codes, Traits, codes_of
-from cqrskit.web.parameters import signatures_of
+from cqrskit.web.parameters import signatures_of, without_none
+from cqrskit.web.positions import NOT_SENT
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEM_JSON, Problem
 
 __all__ = ["ApiDescription"]
@@ -33,6 +34,8 @@ SECURITY_SCHEME = "api_key"
 TEMPLATE = "#/components/schemas/{name}"
 JSON = "application/json"
 Document = dict[str, Any]
+Operation = tuple[Document, HTTPRouteHandler, HTTPRoute, str | None]
+"""What the document says of one, its handler and route, and the scope that it needs."""
 
 _BOUNDS = {
     "ge": "minimum",
@@ -80,14 +83,16 @@ class ApiDescription:
     def complete(self, document: Document) -> Document:
         """The document with all that is known."""
         operations = list(self._operations(document))
-        names = Counter(handler.handler_name for _, handler, _ in operations)
+        names = Counter(handler.handler_name for _, handler, _, _ in operations)
         _describe_bodies(document, operations)
-        for operation, handler, route in operations:
+        for operation, handler, route, scope in operations:
             if names[handler.handler_name] == 1 and handler.operation_id is None:
                 operation["operationId"] = handler.handler_name
             if handler.summary is None:
                 operation["summary"] = _first_sentence(handler) or operation["summary"]
-            traits = self._traits(handler, route)
+            if scope is not None:
+                operation["security"] = [{SECURITY_SCHEME: [scope]}]
+            traits = self._traits(handler, route, scope)
             _describe_parameters(operation, handler)
             operation["parameters"] = [*operation.get("parameters", []), *_request_headers(traits)]
             _describe_replies(operation, handler, traits)
@@ -99,20 +104,21 @@ class ApiDescription:
         _leave_out_what_nobody_names(document)
         return document
 
-    def _operations(self, document: Document) -> Iterator[tuple[Document, HTTPRouteHandler, HTTPRoute]]:
+    def _operations(self, document: Document) -> Iterator[Operation]:
         for route in self._routes.values():
             path_item = document["paths"].get(route.path_format or "/", {})
             for method, (handler, _) in route.route_handler_map.items():
-                operation = path_item.get(str(getattr(method, "value", method)).lower())
+                name = str(getattr(method, "value", method))
+                operation = path_item.get(name.lower())
                 if operation is not None:
-                    yield operation, handler, route
+                    yield operation, handler, route, needed_scope(handler, name) if self._secured else None
 
-    def _traits(self, handler: HTTPRouteHandler, route: HTTPRoute) -> Traits:
+    def _traits(self, handler: HTTPRouteHandler, route: HTTPRoute, scope: str | None) -> Traits:
         wanted = {name for signature in signatures_of(handler) for name in signature.parameters}
         has_body = handler.parsed_data_field is not None
         declared = {name for _, name, _ in _declared_parameters(handler)}
         return Traits(
-            is_open=not self._secured or is_open(handler),
+            is_open=scope is None,
             gives_commands="commands" in wanted,
             reads="reader" in wanted,
             has_body=has_body,
@@ -132,9 +138,7 @@ class ApiDescription:
             response.setdefault("headers", {})["X-Correlation-ID"] = _header("X-Correlation-ID")
 
 
-_KEY = SecurityScheme(
-    type="http", scheme="bearer", description="an API key, as `Authorization: Bearer KEY`; see each route for its scope"
-)
+_KEY = SecurityScheme(type="http", scheme="bearer", description="an API key, with the scope that each operation names")
 
 
 class _Config(OpenAPIConfig):
@@ -159,16 +163,17 @@ class _Document(OpenAPI):
 
 
 def _first_sentence(handler: HTTPRouteHandler) -> str:
-    return (handler.fn.__doc__ or "").strip().partition("\n")[0].removesuffix(".")
+    paragraph = (getdoc(handler.fn) or "").partition("\n\n")[0].replace("\n", " ")
+    return paragraph.partition(". ")[0].removesuffix(".")
 
 
 # --- bodies
 
 
-def _describe_bodies(document: Document, operations: list[tuple[Document, HTTPRouteHandler, HTTPRoute]]) -> None:
+def _describe_bodies(document: Document, operations: list[Operation]) -> None:
     """Put what msgspec says of each body for what Litestar says, which stays where msgspec knows nothing."""
     places: list[tuple[Document, Any]] = []
-    for operation, handler, _ in operations:
+    for operation, handler, *_ in operations:
         data = handler.parsed_data_field
         sent = operation.get("requestBody", {}).get("content", {}).get(JSON)
         if data is not None and sent is not None and handler.resolve_data_dto() is None:
@@ -232,7 +237,7 @@ def _describe_parameters(operation: Document, handler: HTTPRouteHandler) -> None
 
 def _parameter_schema(field: FieldDefinition) -> Document | None:
     """What may be sent for a parameter; one that may be left out is never sent as null."""
-    kind = _without_none(field.raw)
+    kind = without_none(field.raw)
     if not _is_describable(kind):
         return None
     schema = dict(msgspec.json.schema(kind))
@@ -242,21 +247,9 @@ def _parameter_schema(field: FieldDefinition) -> Document | None:
         bound = getattr(declared, name)
         if bound is not None:
             schema[keyword] = bound
-    if field.has_default and field.default is not None:
+    if field.has_default and field.default not in (None, NOT_SENT):
         schema["default"] = field.default
     return schema
-
-
-def _without_none(kind: Any) -> Any:
-    if get_origin(kind) is Annotated:
-        inner, *metadata = get_args(kind)
-        kept = [each for each in metadata if isinstance(each, msgspec.Meta)]
-        inner = _without_none(inner)
-        return Annotated[(inner, *kept)] if kept else inner
-    parts = get_args(kind)
-    if NoneType not in parts:
-        return kind
-    return Union[tuple(part for part in parts if part is not NoneType)]  # noqa: UP007, its parts are known only now
 
 
 def _request_headers(traits: Traits) -> list[Document]:

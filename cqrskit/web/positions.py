@@ -14,19 +14,21 @@ from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT
 
 from cqrskit.application import Runtime
 
-__all__ = ["CONSISTENCY_POSITION", "POSITION_MAX", "MinPosition", "PositionGuard", "at_position"]
+__all__ = ["CONSISTENCY_POSITION", "NOT_SENT", "POSITION_MAX", "MinPosition", "PositionGuard", "at_position"]
 
 T = TypeVar("T")
 
 CONSISTENCY_POSITION = "Consistency-Position"
 """The header in which a command's reply names its position, and a reader sends it back."""
 POSITION_MAX = 2**63 - 1
+NOT_SENT = -1
+"""Stands for a position that a request does not have. None would be the text ``null`` too, which is no position."""
 
 MinPosition = NamedDependency[int | None]
 """Type of the handler parameter `min_position`: the answer must contain every event up to it; None: any answer."""
 
 PositionInHeader = Annotated[
-    int | None,
+    int,
     HeaderParameter(
         name=CONSISTENCY_POSITION,
         ge=0,
@@ -36,7 +38,7 @@ PositionInHeader = Annotated[
     ),
 ]
 PositionInQuery = Annotated[
-    int | None,
+    int,
     QueryParameter(
         name="min_position",
         ge=0,
