@@ -1,13 +1,13 @@
 """HTTP routes of accounts: open one, show it, list them, its statement."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post, put
 from litestar.di import NamedDependency
-from litestar.params import FromPath, FromQuery, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from cqrskit import AggregateExists, All, Command, Match, Query, Range, Reader, Sort, Term
 from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses, refusals
@@ -38,11 +38,12 @@ from example_ledger.replies import (
     item_of,
 )
 
-__all__ = ["ACCOUNT_ROUTES", "LimitBody", "MetadataBody"]
+__all__ = ["ACCOUNT_ROUTES", "SORT", "LimitBody", "MetadataBody", "effective_between", "sort_of"]
 
 KNOWN_ACCOUNT = problem_statuses(account_not_found=404) | refusals(AccountNotFound)
 OPEN_ACCOUNT = KNOWN_ACCOUNT | refusals(AccountNotFound, AccountClosed)
 
+SORT = "with `-` before it: largest or latest first"
 AccountSort = Literal["name", "-name", "balance", "-balance", "opened_at", "-opened_at"]
 
 
@@ -71,15 +72,15 @@ async def show_account(
 async def list_accounts(
     reader: NamedDependency[Reader],
     min_position: MinPosition,
-    q: FromQuery[str | None] = None,
+    q: Annotated[str | None, QueryParameter(description="words of name and metadata")] = None,
     type: FromQuery[AccountType | None] = None,
     currency: FromQuery[Currency | None] = None,
     status: FromQuery[AccountStatus | None] = None,
-    sort: FromQuery[AccountSort] = "name",
+    sort: Annotated[AccountSort, QueryParameter(description=SORT)] = "name",
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> AccountList:
-    """Accounts by name; `q` looks for words in names and metadata."""
+    """Accounts, by name unless told otherwise."""
     conditions = [Term(field, value) for field, value in _given(type=type, currency=currency, status=status)]
     where = All(*conditions) if q is None else All(*conditions, Match(("name", "metadata_text"), q))
     query = Query(where=where, sort=[sort_of(sort)], limit=limit, cursor=cursor)

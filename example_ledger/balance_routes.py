@@ -8,7 +8,7 @@ import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.exceptions import ValidationException
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from cqrskit import Reader
 from cqrskit.web import MinPosition, problem_statuses, refusals
@@ -34,7 +34,9 @@ async def show_balance(
     reader: NamedDependency[Reader],
     min_position: MinPosition,
     at: At,
-    basis: FromQuery[Literal["effective", "recorded"]] = "effective",
+    basis: Annotated[
+        Literal["effective", "recorded"], QueryParameter(description="which of the two times of a movement counts")
+    ] = "effective",
 ) -> BalanceReply:
     """What an account had at a moment: by what is effective then, or by what had been recorded by then."""
     moment = _moment_of(at)

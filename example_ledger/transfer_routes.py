@@ -25,7 +25,7 @@ from cqrskit import (
     Term,
 )
 from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses, refusals
-from example_ledger.account_routes import effective_between, sort_of
+from example_ledger.account_routes import SORT, effective_between, sort_of
 from example_ledger.money import AMOUNT_MAX
 from example_ledger.read_models import TrialBalance, TrialBalances
 from example_ledger.refusals import REFUSALS_OF_MOVEMENTS, BatchAborted, TransferConflict, TransferNotFound
@@ -137,18 +137,18 @@ async def show_transfer(
 async def list_transfers(
     reader: NamedDependency[Reader],
     min_position: MinPosition,
-    q: FromQuery[str | None] = None,
-    account_id: FromQuery[UUID | None] = None,
+    q: Annotated[str | None, QueryParameter(description="words of description and reference")] = None,
+    account_id: Annotated[UUID | None, QueryParameter(description="on either side")] = None,
     status: FromQuery[TransferState | None] = None,
     min_amount: AmountBound = None,
     max_amount: AmountBound = None,
     since: Since = None,
     until: Until = None,
-    sort: FromQuery[TransferSort] = "-position",
+    sort: Annotated[TransferSort, QueryParameter(description=SORT)] = "-position",
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> TransferList:
-    """Transfers, newest first; `q` looks for words in description and reference."""
+    """Transfers, newest first unless told otherwise; entries, holds and reversals are transfers too."""
     conditions: list[Condition] = [*effective_between(since, until)]
     if q is not None:
         conditions.append(Match(("description", "reference"), q))

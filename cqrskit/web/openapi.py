@@ -275,10 +275,10 @@ def _describe_replies(operation: Document, handler: HTTPRouteHandler, traits: Tr
     names = ("Consistency-Position", "Idempotent-Replay")
     headers = {name: _header(name) for name in names}
     if handler.response_description is None:
-        success["description"] = "Done, and durable; `position` is that of its last event"
+        success["description"] = "done, and durable"
     success["headers"] = {**success.get("headers", {}), **headers}
     if str(handler.status_code) != "200" and "200" not in responses:
-        again = {**success, "description": "A retry: the first reply again"}
+        again = {**success, "description": "a retry, which gets the first reply again"}
         responses["200"] = {**again, "headers": dict(success["headers"])}
         del success["headers"]["Idempotent-Replay"]
 
