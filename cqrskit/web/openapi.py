@@ -24,7 +24,6 @@ from cqrskit.web.access import needed_scope
 from cqrskit.web.openapi_headers import HEADERS, PARAMETERS, REQUEST_HEADERS
 from cqrskit.web.openapi_problems import Codes, Traits, codes_of
 from cqrskit.web.parameters import signatures_of, without_none
-from cqrskit.web.positions import NOT_SENT
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEM_JSON, Problem
 
 __all__ = ["ApiDescription"]
@@ -69,14 +68,15 @@ class ApiDescription:
 
     def config(self, config: OpenAPIConfig, title: str) -> OpenAPIConfig:
         """The app's own configuration, or one with this title if it is Litestar's default, with a complete document."""
-        values = {field.name: getattr(config, field.name) for field in fields(OpenAPIConfig)}
+        values = dict(vars(config))
         if config.title == "Litestar API":
             values |= {"title": title, "use_handler_docstrings": True}
         if self._secured:
             components = config.components if isinstance(config.components, list) else [config.components]
             values["components"] = [*components, Components(security_schemes={SECURITY_SCHEME: _KEY})]
             values["security"] = [*(config.security or []), {SECURITY_SCHEME: []}]
-        completed = _Config(**values)
+        completed = _Config.__new__(_Config)  # without its deprecated fields being warned of again
+        vars(completed).update(values)
         completed.description_of_api = self
         return completed
 
@@ -247,7 +247,8 @@ def _parameter_schema(field: FieldDefinition) -> Document | None:
         bound = getattr(declared, name)
         if bound is not None:
             schema[keyword] = bound
-    if field.has_default and field.default not in (None, NOT_SENT):
+    schema |= declared.schema_extra or {}
+    if field.has_default and field.default is not None:
         schema["default"] = field.default
     return schema
 

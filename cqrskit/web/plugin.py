@@ -26,7 +26,7 @@ from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
 from cqrskit.web.metrics import metrics_route
 from cqrskit.web.openapi import ApiDescription
-from cqrskit.web.positions import NOT_SENT, MinPosition, PositionGuard, PositionInHeader, PositionInQuery
+from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery, position_in
 from cqrskit.web.problems import Problems
 from cqrskit.web.requests import current_request, in_context
 from cqrskit.web.strict_json import StrictRequest
@@ -151,13 +151,14 @@ class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
             return self.runtime.reader
 
         async def min_position(
-            position_in_header: PositionInHeader = NOT_SENT, position_in_query: PositionInQuery = NOT_SENT
+            position_in_header: PositionInHeader = None, position_in_query: PositionInQuery = None
         ) -> MinPosition:
-            position = max(position_in_header, position_in_query)
-            if position == NOT_SENT:
+            sent = [position_in(position_in_header, "header"), position_in(position_in_query, "query")]
+            positions = [each for each in sent if each is not None]
+            if not positions:
                 return None
-            await self._guard.check(position, self.runtime)
-            return position
+            await self._guard.check(max(positions), self.runtime)
+            return max(positions)
 
         # Plain functions without parameters: Litestar resolves these with the least ado.
         plain = {each.__name__: Provide(each, sync_to_thread=False) for each in (runtime, commands, reader)}

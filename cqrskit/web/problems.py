@@ -281,12 +281,7 @@ def _field_error(found: dict[str, Any]) -> FieldError:
     source, key = found.get("source"), str(found.get("key", ""))
     if key == "data":
         key = ""
-    return FieldError(
-        PARAMETER_NAMES.get(key, key), str(getattr(source, "value", source) or "body"), str(found.get("message", ""))
-    )
-
-
-PARAMETER_NAMES = {"position_in_header": "Consistency-Position", "position_in_query": "min_position"}
+    return FieldError(key, str(getattr(source, "value", source) or "body"), str(found.get("message", "")))
 
 
 def _sentence(error: FieldError) -> str:

@@ -1,0 +1,101 @@
+"""The API's contract: what a fuzzer that reads the OpenAPI document finds, and what the document says."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cqrskit import Scope, Settings
+from tests.acceptance.api import bearer, key_for
+from tests.acceptance.fuzzing_checks import ACCOUNTS, TRANSFERS
+from tests.integration.running_processes import address_of, environment, finish, start
+
+SEED = "20260131"
+CASES_PER_OPERATION = "10"
+MORE = os.environ.get("LEDGER_FUZZ_OPTIONS", "").split()
+"""Options for a longer search by hand, such as ``--seed 7 --max-examples 1000``; the last one counts."""
+DEADLINE_SECONDS = 3_600 if MORE else 300
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = """\
+[checks]
+# The domain refuses much that is well-formed; `what_fits_the_document_is_not_called_malformed` asks more closely.
+positive_data_acceptance.enabled = false
+# Litestar's own answer to OPTIONS names the methods of one handler where a path has several.
+allow_header_conformance.enabled = false
+
+[[operations]]
+# A transfer in a batch that cannot be posted is `rejected` in a reply that is 200.
+include-operation-id = "post_batch"
+checks.negative_data_rejection.enabled = false
+"""
+
+
+@pytest.fixture
+def settings(postgres_dsn: str, index_prefix: str) -> Settings:
+    """What requests and replies look like has nothing to do with where the documents are."""
+    return Settings(database_url=postgres_dsn, index_prefix=index_prefix, port=0)
+
+
+async def fill(client: httpx.AsyncClient) -> None:
+    """Accounts with and without limit, a frozen and a closed one; transfers and holds among them."""
+    for number, account in enumerate(ACCOUNTS):
+        opening = {"account_id": account, "name": f"account {number}", "type": ("asset", "liability")[number % 2]}
+        limits = {"currency": "EUR", "overdraft_limit": None if number < 3 else 1_000 * number}
+        (await client.post("/accounts", json={**opening, **limits})).raise_for_status()
+    for number, transfer in enumerate(TRANSFERS):
+        sides = {"debit_account_id": ACCOUNTS[number % 3], "credit_account_id": ACCOUNTS[number % 3 + 1]}
+        body = {**sides, "amount": 500, "currency": "EUR"}
+        path, name = ("/transfers", "transfer_id") if number % 2 else ("/holds", "hold_id")
+        (await client.post(path, json={name: transfer, **body})).raise_for_status()
+    (await client.post(f"/accounts/{ACCOUNTS[5]}/close")).raise_for_status()
+    (await client.post(f"/accounts/{ACCOUNTS[4]}/freeze")).raise_for_status()
+
+
+async def fuzz(address: str, key: str, folder: Path, *options: str) -> tuple[int, str]:
+    """Run the fuzzer over all operations; its exit code and what it says."""
+    configuration = folder / "schemathesis.toml"
+    configuration.write_text(CONFIGURATION)
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
+        *("--config-file", str(configuration), "--no-color"),
+        *("run", f"{address}/schema/openapi.json", "--header", f"Authorization: Bearer {key}"),
+        *("--seed", SEED, "--generation-database", "none", "--warnings", "off"),
+        *("--max-examples", CASES_PER_OPERATION, "--continue-on-failure", *options),
+        cwd=folder,
+        env={**environment({}), "SCHEMATHESIS_HOOKS": "tests.acceptance.fuzzing_checks"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        out, _ = await asyncio.wait_for(program.communicate(), DEADLINE_SECONDS)
+    except TimeoutError:
+        program.kill()
+        raise
+    assert program.returncode is not None
+    return program.returncode, out.decode()
+
+
+async def test_a_fuzzer_finds_no_failure_no_reply_beside_the_document_and_no_unknown_code(
+    settings: Settings, tmp_path: Path
+) -> None:
+    key = await key_for(settings, *Scope)
+    variables = {"CQRSKIT_DATABASE_URL": str(settings.database_url), "CQRSKIT_INDEX_PREFIX": settings.index_prefix}
+    server = await start("serve", "--port", "0", module="example_ledger", variables=variables)
+    try:
+        address = await address_of(server)
+        async with httpx.AsyncClient(base_url=address, headers=bearer(key)) as client:
+            await fill(client)
+        code, said = await fuzz(address, key, tmp_path, *MORE)
+        async with httpx.AsyncClient(base_url=address, headers=bearer(key)) as client:
+            metrics = (await client.get("/metrics")).text
+    finally:
+        server.terminate()
+        finished = await finish(server)
+    assert code == 0, said
+    assert "No issues found" in said
+    assert "request.failed" not in finished.err
+    print(chr(10).join(x for x in metrics.splitlines() if "commands" in x or "requests" in x))
+    print(said[-1500:])
