@@ -26,7 +26,7 @@ MinPosition = NamedDependency[int | None]
 """Type of the handler parameter `min_position`: the answer must contain every event up to it; None: any answer."""
 
 _AS_TEXT: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}
-"""Positions are read by `position_in`: Litestar would take the text ``null`` for none, and so answer without waiting."""
+"""Positions are read by `position_in`: Litestar would take the text ``null`` for none, and answer without waiting."""
 PositionInHeader = Annotated[
     str | None,
     HeaderParameter(

@@ -80,7 +80,7 @@ def with_known_things(name: str, value: Any) -> Any:
         return value % 1_000 + 1
     if not isinstance(value, str):
         return value
-    number = crc32(value.encode("utf-8", "surrogatepass"))
+    number = crc32(b"14 " + value.encode("utf-8", "surrogatepass"))  # by which the fuzzer's first ids are known ones
     if name == "currency":
         return "EUR" if number % 4 and re.fullmatch("[A-Z0-9]{3,12}", value) else value
     if number % 4 == 0 or not re.fullmatch("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", value):

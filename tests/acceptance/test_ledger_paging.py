@@ -16,7 +16,7 @@ from tests.acceptance.api import LedgerClient, transfer
 from tests.benchmarks.ledger_log import EVENTS_PER_TRANSFER, fill_with_transfers
 
 TRANSFERS, ACCOUNTS = 100_000, 20
-PAGE = 1_000
+PAGE, WRITES_BESIDE_A_PAGE = 1_000, 6
 FOLDED_IN_SECONDS = 300
 
 
@@ -47,14 +47,20 @@ async def caught_up(ledger: LedgerClient) -> None:
 
 
 @asynccontextmanager
-async def writers(ledger: LedgerClient, accounts: list[str], originals: list[str]) -> AsyncIterator[Counter[str]]:
-    """Meanwhile others post transfers that are effective now and long ago, and reverse some that are there."""
+async def writers(
+    ledger: LedgerClient, accounts: list[str], originals: list[str], turns: asyncio.Semaphore
+) -> AsyncIterator[Counter[str]]:
+    """Meanwhile others post transfers that are effective now and long ago, and reverse some that are there.
+
+    Each may write as much as a page allows, so that the list does not grow faster than it is read.
+    """
     written: Counter[str] = Counter()
     done = asyncio.Event()
     randomness = random.Random(7)
 
     async def write(number: int) -> None:
         while not done.is_set():
+            await turns.acquire()
             debited, credited = accounts[0], randomness.choice(accounts[1:])
             if number == 0:
                 await ledger.http.post(f"/transfers/{randomness.choice(originals)}/reverse", json={})
@@ -73,13 +79,19 @@ async def writers(ledger: LedgerClient, accounts: list[str], originals: list[str
         yield written
     finally:
         done.set()
+        for _ in tasks:
+            turns.release()
         await asyncio.gather(*tasks)
 
 
-async def pages(ledger: LedgerClient, path: str, parameters: Mapping[str, Any]) -> AsyncIterator[list[Any]]:
-    """The rows of each page, one page after another."""
+async def pages(
+    ledger: LedgerClient, path: str, parameters: Mapping[str, Any], turns: asyncio.Semaphore
+) -> AsyncIterator[list[Any]]:
+    """The rows of each page, one page after another; beside each some writing is done."""
     cursor = None
     while True:
+        for _ in range(WRITES_BESIDE_A_PAGE):
+            turns.release()
         sent = {**parameters, "limit": PAGE, **({} if cursor is None else {"cursor": cursor})}
         page = await ledger.get(path, sent)
         yield page["items"]
@@ -95,15 +107,15 @@ async def test_every_transfer_is_on_exactly_one_page_whatever_is_written_meanwhi
     assert len(before) == TRANSFERS
     lines = [position for position, _ in logged(settings, "Account.Debited Account.Credited", accounts[0])]
     await caught_up(ledger)
-    async with writers(ledger, accounts, before) as written:
-        for sort in ("-position", "effective_at"):
-            seen: Counter[str] = Counter()
-            async for page in pages(ledger, "/transfers", {"sort": sort}):
-                seen.update(row["transfer_id"] for row in page)
-            assert [each for each in before if seen[each] != 1] == []
-            assert [each for each, times in seen.items() if times > 1] == []
+    turns = asyncio.Semaphore(0)
+    async with writers(ledger, accounts, before, turns) as written:
+        seen: Counter[str] = Counter()
+        async for page in pages(ledger, "/transfers", {"sort": "effective_at"}, turns):
+            seen.update(row["transfer_id"] for row in page)
+        assert [each for each in before if seen[each] != 1] == []
+        assert [each for each, times in seen.items() if times > 1] == []
         positions: Counter[int] = Counter()
-        async for page in pages(ledger, f"/accounts/{accounts[0]}/statement", {}):
+        async for page in pages(ledger, f"/accounts/{accounts[0]}/statement", {}, turns):
             positions.update(row["position"] for row in page)
         assert [each for each in lines if positions[each] != 1] == []
         assert [each for each, times in positions.items() if times > 1] == []
