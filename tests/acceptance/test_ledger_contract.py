@@ -5,12 +5,14 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from cqrskit import Scope, Settings
-from tests.acceptance.api import bearer, key_for
+from example_ledger.app import create_app
+from tests.acceptance.api import LedgerClient, bearer, key_for
 from tests.acceptance.fuzzing_checks import ACCOUNTS, TRANSFERS
 from tests.integration.running_processes import address_of, environment, finish, start
 
@@ -102,3 +104,89 @@ async def test_a_fuzzer_finds_no_failure_no_reply_beside_the_document_and_no_unk
     assert "request.failed" not in finished.err
     accepted = set(re.findall(r'^cqrskit_commands_total{command="(\w+)",outcome="accepted"}', metrics, re.MULTILINE))
     assert accepted >= REACHED, "the fuzzer got no further than refusals"
+
+
+OPERATIONS = [
+    (method.upper(), re.sub(r"\{\w+\}", ACCOUNTS[0], path), operation)
+    for path, item in create_app(Settings()).openapi_schema.to_schema()["paths"].items()
+    for method, operation in item.items()
+]
+
+
+def errors_of(reply: httpx.Response) -> list[tuple[str, str]]:
+    """Where the wrong values of a malformed request are."""
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_request"), reply.text
+    return [(each["in"], each["field"]) for each in reply.json()["errors"]]
+
+
+async def test_every_route_refuses_a_misspelt_query_parameter_by_its_name(ledger: LedgerClient) -> None:
+    assert len(OPERATIONS) > 20
+    for method, path, operation in OPERATIONS:
+        body = {} if "requestBody" in operation else None
+        reply = await ledger.http.request(method, path, params={"min_posission": "1"}, json=body)
+        assert errors_of(reply) == [("query", "min_posission")], path
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("status=null", "status"),
+        ("currency=EUR&currency=USD", "currency"),
+        ("min_position=null", "min_position"),
+        ("min_position=-1", "min_position"),
+        ("limit=0", "limit"),
+    ],
+)
+async def test_a_filter_is_never_taken_for_none(ledger: LedgerClient, query: str, field: str) -> None:
+    assert errors_of(await ledger.http.get(f"/accounts?{query}")) == [("query", field)]
+
+
+@pytest.mark.parametrize("moment", ["2026", "2026-01-31T12:00:00", "null", ""])
+async def test_a_moment_is_a_date_and_a_time_with_a_zone(ledger: LedgerClient, moment: str) -> None:
+    assert errors_of(await ledger.http.get("/transfers", params={"from": moment})) == [("query", "from")]
+
+
+async def test_a_position_of_null_is_no_position(ledger: LedgerClient) -> None:
+    reply = await ledger.http.get("/accounts", headers={"Consistency-Position": "null"})
+    assert errors_of(reply) == [("header", "Consistency-Position")]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/accounts", {"name": "Ann", "type": "asset", "curency": "EUR"}, "curency"),
+        ("/transfers", {"amuont": 5}, "amuont"),
+        ("/transfers/batch", {"mode": "atomic", "transfers": [{"amuont": 5}]}, "transfers[0].amuont"),
+        ("/entries", {"legs": [{"acount_id": ACCOUNTS[0]}]}, "legs[0].acount_id"),
+        (f"/holds/{TRANSFERS[0]}/capture", {"amuont": 5}, "amuont"),
+    ],
+)
+async def test_a_misspelt_field_of_a_body_is_named(ledger: LedgerClient, path: str, body: object, field: str) -> None:
+    assert errors_of(await ledger.http.post(path, json=body)) == [("body", field)]
+
+
+async def test_a_refusal_about_an_id_made_from_the_key_speaks_of_the_key(ledger: LedgerClient) -> None:
+    bank, ann = await ledger.open("Bank", "asset"), await ledger.open("Ann")
+    sides = {"debit_account_id": bank, "credit_account_id": ann, "currency": "EUR"}
+    legs = [[{"account_id": bank, "direction": "debit", "amount": n}, credit(ann, n)] for n in (5, 6)]
+    entries = [{"legs": each, "currency": "EUR"} for each in legs]
+    openings = [{"name": name, "type": "asset", "currency": "EUR"} for name in ("Till", "Safe")]
+    original = (await ledger.post("/transfers", {**sides, "amount": 100}))["transfer_id"]
+    requests: list[tuple[str, Any, Any, str]] = [
+        ("/transfers", {**sides, "amount": 5}, {**sides, "amount": 6}, "amount"),
+        ("/holds", {**sides, "amount": 5}, {**sides, "amount": 6}, "amount"),
+        ("/entries", *entries, "legs"),
+        (f"/transfers/{original}/reverse", {"amount": 5}, {"amount": 6}, "amount"),
+        ("/accounts", *openings, "name"),
+    ]
+    for path, first, second, field in requests:
+        key = {"Idempotency-Key": f"key of {path}"}
+        assert (await ledger.http.post(path, json=first, headers=key)).status_code == 201
+        conflict = await ledger.http.post(path, json=second, headers=key)
+        assert (conflict.status_code, conflict.json()["code"]) == (409, "idempotency_conflict"), conflict.text
+        assert conflict.json()["details"] == {"key": f"key of {path}", "field": field}
+
+
+def credit(account: str, amount: int) -> dict[str, object]:
+    """The leg of an entry."""
+    return {"account_id": account, "direction": "credit", "amount": amount}
