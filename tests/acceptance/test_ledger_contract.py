@@ -122,7 +122,7 @@ def errors_of(reply: httpx.Response) -> list[tuple[str, str]]:
 async def test_every_route_refuses_a_misspelt_query_parameter_by_its_name(ledger: LedgerClient) -> None:
     assert len(OPERATIONS) > 20
     for method, path, operation in OPERATIONS:
-        body = {} if "requestBody" in operation else None
+        body: dict[str, Any] | None = {} if "requestBody" in operation else None
         reply = await ledger.http.request(method, path, params={"min_posission": "1"}, json=body)
         assert errors_of(reply) == [("query", "min_posission")], path
 
@@ -175,9 +175,9 @@ async def test_a_refusal_about_an_id_made_from_the_key_speaks_of_the_key(ledger:
     requests: list[tuple[str, Any, Any, str]] = [
         ("/transfers", {**sides, "amount": 5}, {**sides, "amount": 6}, "amount"),
         ("/holds", {**sides, "amount": 5}, {**sides, "amount": 6}, "amount"),
-        ("/entries", *entries, "legs"),
+        ("/entries", entries[0], entries[1], "legs"),
         (f"/transfers/{original}/reverse", {"amount": 5}, {"amount": 6}, "amount"),
-        ("/accounts", *openings, "name"),
+        ("/accounts", openings[0], openings[1], "name"),
     ]
     for path, first, second, field in requests:
         key = {"Idempotency-Key": f"key of {path}"}

@@ -63,16 +63,15 @@ async def writers(
             await turns.acquire()
             debited, credited = accounts[0], randomness.choice(accounts[1:])
             if number == 0:
-                await ledger.http.post(f"/transfers/{randomness.choice(originals)}/reverse", json={})
-                written["reversed"] += 1
+                reply = await ledger.http.post(f"/transfers/{randomness.choice(originals)}/reverse", json={})
+                written["reversed"] += reply.status_code == 201
                 continue
             second = randomness.randrange(400)
             back = {"effective_at": f"2026-01-01T00:{second // 60:02}:{second % 60:02}Z"} if number == 1 else {}
             reply = await ledger.http.post(
                 "/transfers", json=transfer(debited, credited, randomness.randint(1, 100_000), **back)
             )
-            assert reply.status_code == 201, reply.text
-            written["back-dated" if back else "posted"] += 1
+            written["back-dated" if back else "posted"] += reply.status_code == 201
 
     tasks = [asyncio.create_task(write(number)) for number in range(3)]
     try:
