@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Command, Repository, handles, new_id
 from example_ledger.accounts import Account, Metadata
-from example_ledger.money import Currency
+from example_ledger.money import Amount, Currency
 from example_ledger.movements import (
     Moment,
     check_amount,
@@ -56,7 +56,7 @@ class PlaceHold(Command):
     hold_id: UUID = msgspec.field(default_factory=new_id)
     debit_account_id: UUID
     credit_account_id: UUID
-    amount: int
+    amount: Amount
     currency: Currency
     expires_in_seconds: Annotated[int, msgspec.Meta(ge=1, le=EXPIRES_IN_SECONDS_MAX)] | None = None
     description: Description | None = None
@@ -81,7 +81,7 @@ class CaptureHold(Command):
     """Move what is held, or a part of it; the rest is free again. Without an `amount` all of it."""
 
     hold_id: UUID
-    amount: int | None = None
+    amount: Amount | None = None
     effective_at: Moment | None = None
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from cqrskit.errors import ConfigurationError
 from cqrskit.known_keys import KnownKeys
 from cqrskit.rate_limit import RateLimits
 
-__all__ = ["Gate", "needs_scope", "open_to_all"]
+__all__ = ["Gate", "needed_scope", "needs_scope", "open_to_all"]
 
 log = structlog.get_logger(__name__)
 
@@ -113,6 +113,12 @@ def _word_for(refusal: Exception) -> str:
     if isinstance(refusal, Unauthenticated):
         return "wrong_key" if refusal.sent else "no_key"
     return "scope" if isinstance(refusal, Forbidden) else "rate_limit"
+
+
+def needed_scope(handler: BaseRouteHandler, method: str) -> str | None:
+    """The scope that a key needs for a route; None: everybody may use it, without a key. KeyError as for `_needed`."""
+    needed = _needed(handler, method)
+    return None if needed is OPEN else needed
 
 
 def _needed(handler: BaseRouteHandler, method: str) -> str:

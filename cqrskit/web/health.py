@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import ResponseSpec
 
 from cqrskit.application import Runtime
 from cqrskit.due_commands import DueCommandsStatus
@@ -91,6 +92,7 @@ def health_routes(runtime: Callable[[], Runtime], is_draining: Callable[[], bool
         security=WITHOUT_KEY,
         tags=["health"],
         summary="Whether requests can be served, and how far projections are",
+        responses={503: ResponseSpec(Ready, generate_examples=False, description="Requests cannot be served")},
     )
     async def ready() -> Response[Ready]:
         answer = await _readiness(checks, runtime(), draining=is_draining())

@@ -11,9 +11,8 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.logging.config import BaseLoggingConfig
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
-from litestar.plugins import InitPlugin
+from litestar.plugins import InitPlugin, ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
 from litestar.types import ASGIApp
 
 from cqrskit.application import Application, Runtime
@@ -27,7 +26,8 @@ from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
 from cqrskit.web.metrics import metrics_route
 from cqrskit.web.observing import observed
-from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
+from cqrskit.web.openapi import ApiDescription
+from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery, position_in
 from cqrskit.web.problems import Problems
 from cqrskit.web.requests import current_request, in_context
 from cqrskit.web.strict_json import StrictRequest
@@ -36,11 +36,8 @@ __all__ = ["CqrskitPlugin", "plugin_of"]
 
 log = structlog.get_logger(__name__)
 
-SECURITY_SCHEME = "api_key"
-"""Name of what the API description says of keys."""
 
-
-class CqrskitPlugin(InitPlugin):
+class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
     """Puts one application on the wire; see `cqrskit.web` for what handlers get.
 
     `settings` are read from the environment when not given. `projections` names those that run in this process:
@@ -74,6 +71,9 @@ class CqrskitPlugin(InitPlugin):
             application.projection_named(name)
         self._problems = Problems(statuses or {}, body_size_max_bytes=self.settings.body_size_max_bytes)
         self._gate = Gate(_limits(self.settings)) if api_keys else None
+        self._description = ApiDescription(
+            statuses=statuses or {}, secured=api_keys, only_known_parameters=only_known_parameters
+        )
         self._guard = PositionGuard()
         self._only_known_parameters = only_known_parameters
         self._actor = actor
@@ -117,8 +117,14 @@ class CqrskitPlugin(InitPlugin):
         ]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
-        app_config.openapi_config = self._described(app_config.openapi_config)
+        if app_config.openapi_config is not None:
+            app_config.openapi_config = self._description.config(app_config.openapi_config, self.application.name)
         return app_config
+
+    def receive_route(self, route: BaseRoute) -> None:
+        """Take a route of the app into its API description."""
+        if isinstance(route, HTTPRoute):
+            self._description.receive(route)
 
     def _in_context(self, app: ASGIApp) -> ASGIApp:
         return in_context(
@@ -126,19 +132,6 @@ class CqrskitPlugin(InitPlugin):
             gate=self._gate,
             only_known_parameters=self._only_known_parameters,
             is_draining=lambda: self._draining,
-        )
-
-    def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
-        """Give the API description the application's name and its keys, unless the app has its own description."""
-        if config is None or config.title != "Litestar API":
-            return config
-        if self._gate is None:
-            return OpenAPIConfig(title=self.application.name, version=config.version)
-        return OpenAPIConfig(
-            title=self.application.name,
-            version=config.version,
-            components=Components(security_schemes={SECURITY_SCHEME: SecurityScheme(type="http", scheme="bearer")}),
-            security=[{SECURITY_SCHEME: []}],
         )
 
     def _dependencies(self) -> dict[str, Provide]:
@@ -156,11 +149,12 @@ class CqrskitPlugin(InitPlugin):
         async def min_position(
             position_in_header: PositionInHeader = None, position_in_query: PositionInQuery = None
         ) -> MinPosition:
-            sent = [each for each in (position_in_header, position_in_query) if each is not None]
-            if not sent:
+            sent = [position_in(position_in_header, "header"), position_in(position_in_query, "query")]
+            positions = [each for each in sent if each is not None]
+            if not positions:
                 return None
-            await self._guard.check(max(sent), self.runtime)
-            return max(sent)
+            await self._guard.check(max(positions), self.runtime)
+            return max(positions)
 
         # Plain functions without parameters: Litestar resolves these with the least ado.
         plain = {each.__name__: Provide(each, sync_to_thread=False) for each in (runtime, commands, reader)}

@@ -33,6 +33,7 @@ from cqrskit.web.media_types import require_media_type
 from cqrskit.web.parameters import require_known_parameters
 
 __all__ = [
+    "CAUSATION_ID",
     "CORRELATION_ID",
     "IDEMPOTENCY_KEY",
     "InvalidKeyHeader",

@@ -18,6 +18,7 @@ from cqrskit.verification import DifferenceKind
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
 from example_ledger.findings import KINDS
+from tests.unit.http_reference import http_reference
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -130,3 +131,7 @@ def test_every_part_of_a_query_is_documented(query: type[Query] | type[Summary])
 def test_every_problem_of_a_request_is_documented() -> None:
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", page("http-errors.md"), re.MULTILINE)
     assert rows == [(str(status), code, title) for status, (code, title) in HTTP_PROBLEMS.items()]
+
+
+def test_the_reference_of_the_ledgers_http_api_is_what_its_openapi_document_says() -> None:
+    assert page("http-api.md") == http_reference(), "write it anew with `make reference`"
