@@ -205,6 +205,7 @@ DAMAGES = [
     Damage("invalid_amount", held, lambda log: _moved(log, 0)),
     Damage("invalid_amount", reversed_, lambda log: [*log[:-2], changed(log[-2], amount=0), log[-1]]),
     Damage("invalid_amount", captured, lambda log: _moved(log, 0)),
+    Damage("invalid_amount", posted, lambda log: [*log[:-3], moved_by(log[-3], 0), *log[-2:]], ("legs_differ",)),
     Damage("unbalanced", entered, lambda log: _last(log, amount=61)),
     Damage("same_account", posted, _with_ann_on_both_sides),
     Damage("legs_differ", held, lambda log: [*log[:-3], changed(log[-3], amount=61), *log[-2:]]),
