@@ -70,7 +70,7 @@ DATABASES = {
     "an option that does not exist": f"postgresql://ann:{quote(PASSWORD, safe='')}@{CLOSED}/bank?optoin=1",
 }
 STATUS, MIGRATE = ("status", "--app", "tests.integration.bank:bank"), ("migrate",)
-CASES = [(kind, STATUS) for kind in ("a wrong password", *DATABASES)]
+CASES: list[tuple[str, tuple[str, ...]]] = [(kind, STATUS) for kind in ("a wrong password", *DATABASES)]
 CASES += [(kind, MIGRATE) for kind in ("a wrong password", "nobody listens", "as words")]
 
 
