@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from tests.unit.ledger_model import LedgerModel, Reply
+from tests.faults.chaos_model import LedgerModel, Reply
 
 __all__ = [
     "Act",

@@ -13,8 +13,8 @@ import psycopg
 
 from tests.faults.chaos_acts import Act, Batch, Post, decided_on_a_copy, microseconds
 from tests.faults.chaos_client import Answer, Operation
+from tests.faults.chaos_model import LedgerModel, Reply
 from tests.faults.chaos_wishes import REUSED_AMOUNT
-from tests.unit.ledger_model import LedgerModel, Reply
 
 __all__ = ["Replay", "assert_answers_agree", "replayed"]
 

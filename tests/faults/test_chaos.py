@@ -25,10 +25,10 @@ from example_ledger.application import ledger as application
 from tests.acceptance.api import bearer, key_for
 from tests.faults.chaos_checking import Replay, assert_answers_agree, replayed
 from tests.faults.chaos_client import Clients
+from tests.faults.chaos_model import LedgerModel
 from tests.faults.chaos_servers import Chaos, Program
 from tests.faults.checking import head_of
 from tests.integration.running_processes import cqrskit, ledger
-from tests.unit.ledger_model import LedgerModel
 
 SECONDS = 35.0
 CLIENTS = 8
