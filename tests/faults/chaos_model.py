@@ -1,6 +1,7 @@
 """The rules of the ledger in plain Python: what each command is answered, and what the accounts then have.
 
-It knows nothing of the code it is a model of. Accounts and transfers are named by numbers, time is a number that only grows.
+It knows nothing of the code it is a model of. Accounts and transfers are named by numbers, time is a
+number that only grows.
 """
 
 from collections.abc import Callable
