@@ -25,10 +25,10 @@ from example_ledger.application import ledger as application
 from tests.acceptance.api import bearer, key_for
 from tests.faults.chaos_checking import Replay, assert_answers_agree, replayed
 from tests.faults.chaos_client import Clients
-from tests.faults.chaos_model import LedgerModel
 from tests.faults.chaos_servers import Chaos, Program
 from tests.faults.checking import head_of
 from tests.integration.running_processes import cqrskit, ledger
+from tests.ledger_model.model import LedgerModel
 
 SECONDS = 35.0
 CLIENTS = 8
@@ -144,17 +144,17 @@ async def work(clients: Clients, chaos: Chaos, seconds: float) -> None:
 
 
 async def level(variables: Mapping[str, str]) -> None:
-    """Wait until no hold waits for its expiry that is due, and all read models show the log."""
+    """Wait until no hold waits for its expiry, which would change the log, and all read models show the log."""
     async with application.open(load_settings(variables), executor=False) as runtime:
 
-        async def nothing_due() -> bool:
-            return (await runtime.due_commands.status()).overdue_seconds <= 0
+        async def nothing_waits() -> bool:
+            return (await runtime.due_commands.status()).waiting == 0
 
         async def shown() -> bool:
             head = await runtime.event_store.head()
             return all(each.visible_position >= head for each in await runtime.status(count_documents=False))
 
-        await eventually(nothing_due, timeout_seconds=LEVEL_SECONDS)
+        await eventually(nothing_waits, timeout_seconds=LEVEL_SECONDS)
         await eventually(shown, timeout_seconds=LEVEL_SECONDS)
         assert [each.parked_keys for each in await runtime.status(count_documents=False)] == [0] * 5
         assert (await runtime.due_commands.status()).parked == 0
