@@ -297,6 +297,7 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
         logger_factory=structlog.PrintLoggerFactory(output),
         cache_logger_on_first_use=False,
     )
+    logging.getLogger("elastic_transport").setLevel(logging.ERROR)  # of what fails in passing we tell ourselves
     root = logging.getLogger()
     if not any(isinstance(handler, _Forward) for handler in root.handlers):
         root.addHandler(_Forward(logging.WARNING))
