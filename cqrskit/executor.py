@@ -290,6 +290,8 @@ class Executor:
                     await self._appender.append(batch)
         except CqrskitError as error:
             batch.failure = error
+        except TimeoutError:
+            batch.failure = CommitUnknown()  # a slow server is no fault of a command
         except Exception as error:
             batch.failure = unplanned(error)
         finally:

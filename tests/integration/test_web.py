@@ -234,4 +234,6 @@ async def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_no_failure_of
         lines = (await client.get("/metrics")).text.splitlines()
         return [line for line in lines if line.startswith("cqrskit_http_requests_total") and "POST" in line]
 
-    assert await eventually(counted) == ['cqrskit_http_requests_total{method="POST",status="400"} 1.0']
+    assert await eventually(counted) == [
+        'cqrskit_http_requests_total{method="POST",route="/accounts",status="400"} 1.0'
+    ]
