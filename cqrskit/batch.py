@@ -11,7 +11,7 @@ import msgspec
 from cqrskit.errors import CqrskitError, Rejected, StreamConflict, remembered_refusal
 from cqrskit.event_store import DueChange, NewBatch, Snapshot
 from cqrskit.events import NewEvent
-from cqrskit.receipts import Receipt
+from cqrskit.receipts import NewReceipt, Receipt
 from cqrskit.submissions import CommandResult, Waiting
 
 __all__ = ["Batch", "Decision"]
@@ -23,7 +23,9 @@ class Decision(msgspec.Struct):
     `looks` are the streams that it rests on beside those it appends to, with the version that was seen and the head at
     which that was certainly current. `content` and `outcome` are those of a command with a key, and `remembered_under`
     the keys for which receipts are to be written. `replay_of` is the receipt or the decision whose outcome it gets.
-    `due` is what it changes of the commands that wait for their time.
+    `due` is what it changes of the commands that wait for their time. `contains` are the decisions on commands that it
+    contains, which are durable with it. `rests_on` is the position of what other commands were told before and this one
+    repeats, None if that has no position yet.
     """
 
     waiting: Waiting
@@ -39,12 +41,54 @@ class Decision(msgspec.Struct):
     position: int | None = None
     place: int = 0
     due: Sequence[DueChange] = ()
+    contains: "Sequence[Decision]" = ()
+    rests_on: int | None = 0
     result: Any = None
 
     @property
     def only_looks(self) -> bool:
         """Whether it was accepted, here and now, and changed nothing."""
         return not self.events and self.error is None and self.replay_of is None
+
+    @property
+    def size_bytes(self) -> int:
+        """About what is to be written."""
+        size = sum([len(event.data) + len(event.metadata) for event in self.events])
+        if self.outcome is not None and self.content is not None:
+            size += len(self.content) + len(self.outcome)
+        if self.due:
+            size += sum([len(change.content) + len(change.metadata) for change in self.due])
+        return size + sum(each.size_bytes for each in self.contains) if self.contains else size
+
+    def receipts(self) -> list[NewReceipt]:
+        """What is to be remembered of it, and of what it contains; its place in the log is known by now."""
+        found = []
+        if self.remembered_under:
+            assert self.content is not None
+            outcome, position, place = self._what_is_remembered()
+            found = [NewReceipt(key, self.content, outcome, position, place, self.now) for key in self.remembered_under]
+        for each in self.contains:
+            each.position, each.place = self.position, self.place
+            found += each.receipts()
+        return found
+
+    def _what_is_remembered(self) -> tuple[bytes, int | None, int]:
+        """The outcome with its position, or with its place in the batch that is completed."""
+        first = self.replay_of
+        if isinstance(first, Receipt):
+            return first.outcome, first.position, 0
+        if first is not None:
+            return first._what_is_remembered()
+        assert self.outcome is not None
+        position = self.position if self.result is None else self.result.position
+        return self.outcome, position, self.place
+
+    def settle(self, previous_head: int) -> Any:
+        """Note what the caller is told now that the batch is durable, and what those are who ask again; return it."""
+        self.result = self.result_after(previous_head)
+        for each in self.contains:
+            each.result = each.result_after(previous_head)
+        return self.result
 
     def result_after(self, previous_head: int) -> CommandResult | CqrskitError:
         """What the caller is told when the batch is durable; `result` keeps it for duplicates of the command."""
@@ -84,6 +128,7 @@ class Batch:
         self.snapshots: list[Snapshot] = []
         self.new: NewBatch | None = None
         self.positions: dict[UUID, int] = {}
+        self.append_begun_ns = 0
         self.appending: asyncio.Task[None] | None = None
         self.done = False
         self.failure: CqrskitError | None = None

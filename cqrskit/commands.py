@@ -1,7 +1,7 @@
 """Commands, and which handler decides each of them."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, TypeVar, dataclass_transform, get_type_hints
 from uuid import UUID
@@ -36,6 +36,15 @@ class Command(msgspec.Struct, metaclass=FrozenStructMeta, frozen=True, forbid_un
 
         Override it, as ``return (self.transfer_id,)``, and these are taken for free without a look at the log. Whatever
         you name, every answer is the same: the append finds out if one is taken, and the command is decided again.
+        """
+        return ()
+
+    def contained_commands(self) -> Sequence["Command"]:
+        """Commands that this one is made of and that may be given alone too, as the transfers of a batch.
+
+        Override it, as ``return self.transfers``, and let the handler have each decided by `Repository.decide`. All of
+        them take effect or none does, and what became of each is remembered under its own idempotency key, as if it
+        had been given alone.
         """
         return ()
 

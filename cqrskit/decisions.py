@@ -21,13 +21,15 @@ import structlog
 from cqrskit.aggregate import ProbeStopped, decision_time
 from cqrskit.batch import Batch, Decision
 from cqrskit.commands import HandlerRegistry, uuids_of
+from cqrskit.contained import ContainedCommands
 from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected
 from cqrskit.event_store import DueChange, LogReader, NewBatch
-from cqrskit.events import EventRegistry, NewEvent
+from cqrskit.events import EventRegistry, Metadata, NewEvent
 from cqrskit.loading import Loader
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
 from cqrskit.repository import PRESUMED, MissingAggregate, Repository, Unproven
 from cqrskit.submissions import Waiting
+from cqrskit.telemetry import correlated
 
 __all__ = ["Decider"]
 
@@ -59,6 +61,7 @@ class Decider:
         self._repository = repository
         self._loader = Loader(repository)
         self._codec = ReceiptCodec(handlers)
+        self._contained = ContainedCommands(handlers, self._codec, repository)
         self._snapshot_every_events = snapshot_every_events
         self._events_max = events_max
         self._bytes_max = bytes_max
@@ -107,7 +110,12 @@ class Decider:
         self, batch: Batch, commands: list[Waiting], wanted: set[UUID], reader: LogReader, as_of: int
     ) -> None:
         """Decide commands after a look at what they name, and at the receipts of their keys."""
-        keys = [key for waiting in commands for key in waiting.keys if batch.first_with(key) is None]
+        keys = [
+            key
+            for waiting in commands
+            for key in waiting.keys + waiting.contained_keys
+            if batch.first_with(key) is None
+        ]
         receipts = await self._load(batch, wanted, keys, reader, as_of)
         await self._decide_all(batch, commands, receipts, reader, as_of)
 
@@ -148,8 +156,8 @@ class Decider:
                 due[change.key] = change
             if decision.position is None:
                 decision.place = decision.place or place
-            if decision.remembered_under:
-                receipts += self._receipts_of(decision)
+            if decision.remembered_under or decision.contains:
+                receipts += decision.receipts()
         if batch.due_snapshots:
             batch.snapshots = self._repository.take_snapshots(batch.due_snapshots)
         batch.new = NewBatch(events, receipts, list(due.values()))
@@ -162,29 +170,12 @@ class Decider:
         """
         looked_at = [stream_id for stream_id, _, _ in decision.looks]
         in_batch = [places[each] for each in looked_at if each in places]
+        if decision.rests_on is None:
+            return
         if in_batch:
             decision.place = max(in_batch)
-        elif looked_at and all(map(self._repository.known, looked_at)):
-            decision.position = max(map(self._repository.position_of, looked_at))
-
-    def _receipts_of(self, decision: Decision) -> list[NewReceipt]:
-        assert decision.content is not None
-        outcome, position, place = self._outcome_of(decision)
-        return [
-            NewReceipt(key, decision.content, outcome, position, place, decision.now)
-            for key in decision.remembered_under
-        ]
-
-    def _outcome_of(self, decision: Decision) -> tuple[bytes, int | None, int]:
-        """What is remembered of a decision, with its position, or with its place in the batch that is completed."""
-        first = decision.replay_of
-        if isinstance(first, Receipt):
-            return first.outcome, first.position, 0
-        if first is not None:
-            return self._outcome_of(first)
-        assert decision.outcome is not None
-        position = decision.position if decision.result is None else decision.result.position
-        return decision.outcome, position, decision.place
+        elif (looked_at or decision.rests_on) and all(map(self._repository.known, looked_at)):
+            decision.position = max(decision.rests_on, *map(self._repository.position_of, looked_at), 0)
 
     # --- one command after another
 
@@ -210,13 +201,12 @@ class Decider:
         return set()
 
     def _take(self, batch: Batch, decision: Decision) -> None:
-        """Add a decision to the batch, which may be full then."""
+        """Add a decision to the batch, which may be full then. Only now do later commands find it by its keys."""
         batch.decisions.append(decision)
-        events = decision.events
-        batch.event_count += len(events)
-        batch.size_bytes += sum([len(event.data) + len(event.metadata) for event in events])
-        if decision.outcome is not None and decision.content is not None:
-            batch.size_bytes += len(decision.content) + len(decision.outcome)
+        for key in decision.remembered_under:
+            batch.keys[key] = decision
+        batch.event_count += len(decision.events)
+        batch.size_bytes += decision.size_bytes
         batch.full = batch.event_count >= self._events_max or batch.size_bytes >= self._bytes_max
 
     def _decide_or_fail(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
@@ -230,16 +220,18 @@ class Decider:
 
     def _require_proof(self, batch: Batch, waiting: Waiting, written: tuple[str, ...]) -> None:
         """Unproven if a key that was not looked up is neither to be written nor that of a command just decided."""
-        if self._repository.required_as_of != PRESUMED or written == waiting.keys:
+        if self._repository.required_as_of != PRESUMED or (written == waiting.keys and not waiting.contained_keys):
             return
-        if any(key not in written and batch.first_with(key) is None for key in waiting.keys):
+        keys = waiting.keys + waiting.contained_keys
+        if any(key not in written and batch.first_with(key) is None for key in keys):
             raise Unproven
 
     def _failed(self, waiting: Waiting, unexpected: Exception) -> Decision:
         """The handler raised what it should not, or what it decided cannot be stored: this command fails, alone."""
         looks = self._repository.looks(accepted=False)
         name = type(waiting.command).__name__
-        log.error("executor.handler_failed", command=name, exc_info=unexpected)
+        with correlated(msgspec.json.decode(waiting.metadata, type=Metadata).correlation_id):
+            log.error("executor.handler_failed", command=name, exc_info=unexpected)
         error = CommandFailed(name, f"{type(unexpected).__name__}: {unexpected}")
         error.__cause__ = unexpected
         self._undo_pending()
@@ -247,7 +239,7 @@ class Decider:
 
     def _decide(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> Decision:
         if not waiting.keys:
-            return self._run(batch, waiting)
+            return self._run(batch, waiting, receipts)
         content = self._codec.content_of(waiting.command)
         first: Decision | Receipt | None = None
         for key in waiting.keys:
@@ -258,21 +250,19 @@ class Decider:
             assert before is not None
             field = self._codec.differing_field(before, waiting.command, content)
             if field is not None:
-                return self._refuse_key(batch, waiting, key, field)
+                return self._refuse_key(batch, waiting, receipts, key, field)
             first = first or known
         if first is not None:
             new_keys = tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
-            return self._replay(batch, waiting, first, content, new_keys)
-        decision = self._run(batch, waiting)
+            return self._replay(waiting, first, content, new_keys)
+        decision = self._run(batch, waiting, receipts)
         if decision.outcome is not None:
             decision.content = content
             decision.remembered_under = waiting.keys
-            for key in waiting.keys:
-                batch.keys[key] = decision
         return decision
 
     def _replay(
-        self, batch: Batch, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
+        self, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
     ) -> Decision:
         """The outcome of then; a key of the command that is new is remembered with it from now on."""
         decision = Decision(waiting, self._repository.now, [], [], content=content, replay_of=first)
@@ -280,11 +270,11 @@ class Decider:
             outcome = self._codec.outcome(first, type(waiting.command))
             decision.error, decision.reply = (outcome, None) if isinstance(outcome, Rejected) else (None, outcome)
         decision.remembered_under = new_keys
-        for key in new_keys:
-            batch.keys[key] = decision
         return decision
 
-    def _refuse_key(self, batch: Batch, waiting: Waiting, key: str, field: str) -> Decision:
+    def _refuse_key(
+        self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt], key: str, field: str
+    ) -> Decision:
         """The key belongs to another content; a handler that wants to see this may put another refusal first."""
         refusal: CqrskitError = IdempotencyConflict(key, field)
         looks: list[tuple[UUID, int, int]] = []
@@ -292,17 +282,18 @@ class Decider:
         if vars(handler).get("sees_key_conflicts") and key == waiting.keys[0]:
             self._repository.conflicting_field = field
             try:
-                decision = self._run(batch, waiting, undoing=True)
+                decision = self._run(batch, waiting, receipts, undoing=True)
             finally:
                 self._repository.conflicting_field = None
             looks = decision.looks
             refusal = decision.error or refusal
         return Decision(waiting, self._repository.now, [], looks, error=refusal)
 
-    def _run(self, batch: Batch, waiting: Waiting, *, undoing: bool = False) -> Decision:
+    def _run(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt], *, undoing: bool = False) -> Decision:
         """Run the handler; with `undoing`, take back what it changed whatever comes of it."""
         repository = self._repository
         command = waiting.command
+        self._contained.begin(batch, waiting, receipts)
         try:
             reply = self._handlers.handler_of(command)(command, repository)
         except Rejected as refusal:
@@ -317,7 +308,10 @@ class Decider:
         outcome = self._codec.outcome_of_reply(reply) if waiting.keys else None
         due = self._due_changes(waiting) if repository.scheduled else ()
         events = self._collect(batch, waiting.metadata)
-        return Decision(waiting, repository.now, events, looks, reply, None, outcome, due=due)
+        decision = Decision(waiting, repository.now, events, looks, reply, None, outcome, due=due)
+        if waiting.contained_keys:
+            self._contained.add_to(decision)
+        return decision
 
     def _due_changes(self, waiting: Waiting) -> list[DueChange]:
         """What the handler scheduled and took back. TypeError if nothing would tell whether it was stored."""

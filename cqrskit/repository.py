@@ -69,7 +69,7 @@ class Scheduled(msgspec.Struct, frozen=True, gc=False):
 class Repository:
     """The aggregates that one executor holds. Handlers use `get`, `find`, `create`, `now` and `conflicting_field`.
 
-    They also `schedule` commands for later, and `unschedule` them.
+    They also `schedule` commands for later, and `unschedule` them, and `decide` those that theirs contains.
 
     A stream that was looked for and has no events is remembered as absent until it is forgotten.
     """
@@ -78,7 +78,7 @@ class Repository:
         """`size_max` aggregates and about `bytes_max` bytes are kept; the least recently changed go first.
 
         What is known as of a head before `required_as_of` counts as not known; with PRESUMED there, what is presumed
-        counts as known.
+        counts as known. `hits` and `misses` count streams that a batch named, `evictions` those that had to go.
         """
         self.now: datetime = datetime.now(UTC)
         self.conflicting_field: str | None = None
@@ -86,11 +86,15 @@ class Repository:
         self.touched: list[Loaded] = []
         self.scheduled: list[Scheduled] = []
         self.required_as_of = 0
+        self.decide_contained: Callable[[Command], Any] = _decide_nothing
         self._registry = registry
         self._snapshots = snapshots
         self._size_max = size_max
         self._bytes_max = bytes_max
         self._bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self.evictions = 0
         self._weights: dict[type[Aggregate], int] = {}
         self._known: OrderedDict[UUID, Loaded] = OrderedDict()
 
@@ -134,6 +138,15 @@ class Repository:
         aggregate._pending_events = self.pending  # type: ignore[assignment]
         loaded.aggregate = aggregate
         return aggregate
+
+    def decide(self, command: Command) -> Any:
+        """Decide a command that the one being handled contains, and return its reply (`Command.contained_commands`).
+
+        What was decided under its idempotency key before is its reply, or is raised, again. A refusal, of then or of
+        now, is one of the whole: nothing takes effect, and nothing is remembered for those contained. So let it be
+        raised, or raise another in its place.
+        """
+        return self.decide_contained(command)
 
     def schedule(self, command: Command, *, at: datetime, key: str) -> None:
         """Have a command run at a time, once, by whichever process takes commands then; at once if that is past.
@@ -207,6 +220,9 @@ class Repository:
                 wanted[stream_id] = 0
             elif loaded.as_of < required:
                 wanted[stream_id] = 0 if loaded.aggregate is None else loaded.aggregate.version
+            else:
+                self.hits += 1
+        self.misses += len(wanted)
         return wanted
 
     def presume_absent(self, stream_ids: Iterable[UUID]) -> None:
@@ -305,6 +321,7 @@ class Repository:
         while len(known) > self._size_max or (self._bytes > self._bytes_max and known):
             _, loaded = known.popitem(last=False)
             self._bytes -= loaded.weight_bytes
+            self.evictions += 1
 
     def _put(self, stream_id: UUID, aggregate: Any, position: int, as_of: int) -> Loaded:
         self.forget((stream_id,))
@@ -330,6 +347,10 @@ class Repository:
                 self._weights[type(aggregate)] = weight_bytes
         self._bytes += weight_bytes - loaded.weight_bytes
         loaded.weight_bytes = weight_bytes
+
+
+def _decide_nothing(command: Command) -> Any:
+    raise TypeError(f"nothing decides {type(command).__name__} here")
 
 
 def _weight_of(value: object) -> int:

@@ -14,16 +14,24 @@ from example_ledger.refusals import AccountClosed, AccountNotEmpty, AccountNotFo
 __all__ = [
     "AccountChange",
     "CloseAccount",
+    "FindMissingAccounts",
     "FreezeAccount",
     "SetAccountMetadata",
     "SetOverdraftLimit",
     "UnfreezeAccount",
     "close_account",
+    "find_missing_accounts",
     "freeze_account",
     "set_account_metadata",
     "set_overdraft_limit",
     "unfreeze_account",
 ]
+
+
+class FindMissingAccounts(Command):
+    """Which of these accounts do not exist: looked up in the log, where a read model may be behind. Changes nothing."""
+
+    account_ids: tuple[UUID, ...]
 
 
 class FreezeAccount(Command):
@@ -62,6 +70,12 @@ class AccountChange(msgspec.Struct, frozen=True):
     """The reply to all commands here."""
 
     account_id: UUID
+
+
+@handles(FindMissingAccounts)
+def find_missing_accounts(command: FindMissingAccounts, repository: Repository) -> list[UUID]:
+    """Those that are not there, in the order asked."""
+    return [each for each in command.account_ids if repository.find(Account, each) is None]
 
 
 @handles(FreezeAccount)

@@ -3,6 +3,7 @@
 from cqrskit import Application
 from example_ledger.account_commands import (
     close_account,
+    find_missing_accounts,
     freeze_account,
     set_account_metadata,
     set_overdraft_limit,
@@ -24,6 +25,7 @@ ledger = Application(
     aggregates=[Account, Transfer],
     handlers=[
         open_account,
+        find_missing_accounts,
         freeze_account,
         unfreeze_account,
         close_account,

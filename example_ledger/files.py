@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,12 +21,15 @@ __all__ = ["COLUMNS", "BadRow", "Row", "RowReader", "Skew", "generate", "id_of",
 
 COLUMNS = ("transfer_id", "debit_account", "credit_account", "amount", "currency", "effective_at", "description")
 REQUIRED = COLUMNS[:5]
+NAMED = COLUMNS[:3]
 Skew = Literal["uniform", "zipf"]
 
 NAMES = UUID("8d7a9f9e-7c0e-4a0b-9d4f-0c6f7a4e2d11")
 """Namespace of ids that are made from names."""
 DEFAULT_TYPE: AccountType = "liability"
 ZIPF_EXPONENT = 1.1
+_DIGITS = re.compile("[0-9]{1,40}")
+"""Python would take `1_000`, `+5` and other scripts' digits for whole numbers too. What is too long is too much."""
 
 
 def id_of(text: str) -> UUID:
@@ -136,33 +140,47 @@ def _row(line: int, values: dict[str, Any]) -> Row | BadRow:
     unknown = [name for name in values if name not in COLUMNS]
     if unknown:
         return BadRow(line, "malformed_row", f"unknown columns {', '.join(map(str, unknown))}")
-    missing = [name for name in REQUIRED if values.get(name) in (None, "")]
+    missing = [name for name in REQUIRED if _is_blank(values.get(name))]
     if missing:
         return BadRow(line, "malformed_row", f"{', '.join(missing)} is missing")
     amount = values["amount"]
+    if isinstance(amount, str):
+        if _DIGITS.fullmatch(amount.strip()) is None:
+            return BadRow(line, "invalid_amount", f"the amount {amount!r} is not a whole number of minor units")
+        amount = int(amount)
     try:
-        values["amount"] = int(amount) if isinstance(amount, str) and amount.strip().isascii() else amount
-    except ValueError:
-        return BadRow(line, "invalid_amount", f"the amount {amount!r} is not a whole number of minor units")
-    debit_account, credit_account = str(values["debit_account"]).strip(), str(values["credit_account"]).strip()
-    fields = {
-        "transfer_id": id_of(str(values["transfer_id"]).strip()),
-        "debit_account_id": id_of(debit_account),
-        "credit_account_id": id_of(credit_account),
-        "amount": values["amount"],
-        "currency": values["currency"],
-        "effective_at": values.get("effective_at") or None,
-        "description": values.get("description") or None,
-    }
-    try:
-        for text in (debit_account, credit_account, str(values.get("description"))):
-            text.encode()
+        transfer_id, debit_account, credit_account = (_name(name, values[name]) for name in NAMED)
+        fields = {
+            "transfer_id": id_of(transfer_id),
+            "debit_account_id": id_of(debit_account),
+            "credit_account_id": id_of(credit_account),
+            "amount": amount,
+            "currency": values["currency"],
+            "effective_at": values.get("effective_at") or None,
+            "description": values.get("description") or None,
+        }
+        str(fields["description"]).encode()
         return Row(line, debit_account, credit_account, msgspec.convert(fields, PostTransfer))
     except msgspec.ValidationError as error:
         code = "invalid_amount" if "$.amount" in str(error) else "malformed_row"
         return BadRow(line, code, str(error))
     except UnicodeEncodeError:
         return BadRow(line, "malformed_row", "the line is not UTF-8")
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _name(column: str, value: object) -> str:
+    """The text that names something. ValidationError for what is none, or cannot be stored."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise msgspec.ValidationError(f"{column} must be a text, not {type(value).__name__}")
+    text = str(value).strip()
+    text.encode()
+    if "\0" in text:
+        raise msgspec.ValidationError(f"{column} contains the character NUL")
+    return text
 
 
 # --- generating

@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Command, Repository, handles, new_id
 from example_ledger.accounts import Account, Metadata
-from example_ledger.money import Currency
+from example_ledger.money import Amount, Currency
 from example_ledger.movements import (
     Moment,
     check_amount,
@@ -37,6 +37,7 @@ __all__ = [
     "PlaceHold",
     "VoidHold",
     "capture_hold",
+    "due_key_of",
     "expire_hold",
     "place_hold",
     "void_hold",
@@ -55,7 +56,7 @@ class PlaceHold(Command):
     hold_id: UUID = msgspec.field(default_factory=new_id)
     debit_account_id: UUID
     credit_account_id: UUID
-    amount: int
+    amount: Amount
     currency: Currency
     expires_in_seconds: Annotated[int, msgspec.Meta(ge=1, le=EXPIRES_IN_SECONDS_MAX)] | None = None
     description: Description | None = None
@@ -80,7 +81,7 @@ class CaptureHold(Command):
     """Move what is held, or a part of it; the rest is free again. Without an `amount` all of it."""
 
     hold_id: UUID
-    amount: int | None = None
+    amount: Amount | None = None
     effective_at: Moment | None = None
 
     def __post_init__(self) -> None:
@@ -95,9 +96,13 @@ class VoidHold(Command):
 
 
 class ExpireHold(Command):
-    """Give the money of a hold back once its time is over; until then, and after any end of the hold, do nothing."""
+    """Give the money of a hold back once its time is over; until then, and after any end of the hold, do nothing.
+
+    `by_itself` is the one that is stored with the hold: if it comes too early it is stored again.
+    """
 
     hold_id: UUID
+    by_itself: bool = False
 
 
 class HoldState(msgspec.Struct, frozen=True):
@@ -107,6 +112,11 @@ class HoldState(msgspec.Struct, frozen=True):
     status: Status
     amount: int
     expires_at: datetime | None
+
+
+def due_key_of(hold_id: UUID) -> str:
+    """The key of the due command that expires a hold."""
+    return f"hold:{hold_id}"
 
 
 @handles(PlaceHold, sees_key_conflicts=True)
@@ -142,8 +152,7 @@ def place_hold(command: PlaceHold, repository: Repository) -> HoldState:
         metadata=command.metadata,
         expires_at=_expiry_of(command, repository.now),
     )
-    if hold.expires_at is not None:
-        repository.schedule(ExpireHold(hold_id=hold_id), at=hold.expires_at, key=_due_key(hold_id))
+    _schedule_expiry(hold, repository)
     return HoldState(hold_id, "held", amount, hold.expires_at)
 
 
@@ -189,25 +198,33 @@ def void_hold(command: VoidHold, repository: Repository) -> HoldState:
 
 @handles(ExpireHold)
 def expire_hold(command: ExpireHold, repository: Repository) -> HoldState:
-    """Release the held money if its time is over. However often and whenever it is sent, it happens once."""
+    """Release the held money if its time is over. However often and whenever it is sent, it happens once.
+
+    The stored one is used up when it has run. Where the clock was set back in the meantime it runs too early, so it is
+    stored again; else nobody would ever release the money.
+    """
     hold = _find(command.hold_id, repository)
     if hold is None:
         raise HoldNotFound(command.hold_id)
     if hold.status == "held" and _is_over(hold, repository.now):
         _release(hold, repository)
         hold.expire()
+    elif hold.status == "held" and command.by_itself:
+        _schedule_expiry(hold, repository)
     amount = hold.amount if hold.status == "held" else hold.captured_amount
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
 
 
-def _due_key(hold_id: UUID) -> str:
-    return f"hold:{hold_id}"
+def _schedule_expiry(hold: Transfer, repository: Repository) -> None:
+    if hold.expires_at is not None:
+        command = ExpireHold(hold_id=hold.id, by_itself=True)
+        repository.schedule(command, at=hold.expires_at, key=due_key_of(hold.id))
 
 
 def _take_back_expiry(hold: Transfer, repository: Repository) -> None:
     """Nobody needs to look at a hold that has ended. One who does all the same finds that there is nothing to do."""
     if hold.expires_at is not None:
-        repository.unschedule(_due_key(hold.id))
+        repository.unschedule(due_key_of(hold.id))
 
 
 def _find(hold_id: UUID, repository: Repository) -> Transfer | None:

@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 
 from cqrskit import AggregateExists, CommandResult, CqrskitError, Executor, Rejected
+from example_ledger.account_commands import FindMissingAccounts
 from example_ledger.accounts import OpenAccount
 from example_ledger.files import BadRow, Row, RowReader, id_of, type_named_by
+from example_ledger.refusals import AccountNotFound
 
 __all__ = ["ImportReport", "import_file", "rejected_file_of"]
 
@@ -30,6 +32,7 @@ class ImportReport(msgspec.Struct):
     replayed: int = 0
     rejected: int = 0
     accounts_opened: int = 0
+    accounts_missing: int = 0
     position: int = 0
     seconds: float = 0.0
     rejected_file: str | None = None
@@ -63,7 +66,9 @@ async def import_file(
     """Post the rows in order, some thousand under way at once. Raises CqrskitError when the work cannot go on.
 
     With `open_accounts`, accounts are opened when a row first names them, without overdraft limit, with the type that
-    their name begins with. What was posted before an error stays posted; the next import of the file passes it over.
+    their name begins with. Without it, a row that names an account which does not exist is not given to the executor:
+    so its id stays free, and it is posted by a later import, once its accounts are there. What was posted before an
+    error stays posted; the next import of the file passes it over.
     """
     work = _Import(reader, executor, open_accounts, on_progress)
     return await work.run()
@@ -83,6 +88,7 @@ class _Import:
         self._on_progress = on_progress
         self._report = ImportReport()
         self._named: set[str] = set()
+        self._missing: set[str] = set()
         self._rejected: list[BadRow] = []
         self._begun = time.monotonic()
 
@@ -91,6 +97,8 @@ class _Import:
         rows = iter(self._reader)
         try:
             while chunk := list(itertools.islice(rows, CHUNK_SIZE)):
+                if not self._open_accounts:
+                    chunk = await self._without_missing_accounts(chunk)
                 under_way.append(self._submit(chunk))
                 await asyncio.sleep(0)
                 if len(under_way) > CHUNKS_IN_FLIGHT:
@@ -104,6 +112,24 @@ class _Import:
                     waiting.openings.cancel()
             self._write_rejected()
         return self._report
+
+    async def _without_missing_accounts(self, rows: Sequence[Row | BadRow]) -> list[Row | BadRow]:
+        """Take out the rows that would be refused for their accounts, which would be remembered for good."""
+        names = {name for row in rows if isinstance(row, Row) for name in (row.debit_account, row.credit_account)}
+        ids = {id_of(name): name for name in names - self._named}
+        if ids:
+            result = await self._executor.execute(FindMissingAccounts(account_ids=tuple(ids)))
+            self._missing.update(ids[each] for each in result.reply)
+            self._named |= names
+            self._report.accounts_missing = len(self._missing)
+        return [self._checked(row) for row in rows] if self._missing else list(rows)
+
+    def _checked(self, row: Row | BadRow) -> Row | BadRow:
+        if isinstance(row, Row):
+            for name in (row.debit_account, row.credit_account):
+                if name in self._missing:
+                    return BadRow(row.line, AccountNotFound.code, f"there is no account {name!r}: open it first")
+        return row
 
     def _submit(self, rows: Sequence[Row | BadRow]) -> _Chunk:
         """Hand a chunk to the executor, which decides in the order in which it is given commands."""

@@ -13,6 +13,7 @@ from example_ledger.money import AccountStatus, AccountType, Currency, Direction
 __all__ = [
     "AccountDocument",
     "Accounts",
+    "Moving",
     "SideTotals",
     "StatementLine",
     "StatementLines",
@@ -122,7 +123,7 @@ class StatementLine(msgspec.Struct, frozen=True):
     balance: int
     counterparty_account_id: UUID | None
     description: Annotated[str | None, Unindexed()]
-    effective_at: datetime
+    effective_at: Annotated[datetime, Indexed(within="account_id")]
     recorded_at: datetime
 
 
@@ -168,12 +169,25 @@ class SideTotals(msgspec.Struct, frozen=True):
     credits: int = 0
 
 
+class Moving(msgspec.Struct, frozen=True):
+    """Legs of a transfer whose other legs are still to come."""
+
+    transfer_id: UUID
+    totals: SideTotals
+    by_type: dict[str, SideTotals]
+
+
 class TrialBalance(msgspec.Struct, frozen=True):
-    """All that was posted in one currency: exact whole numbers, which may exceed 64 bits."""
+    """All that was posted in one currency: exact whole numbers, which may exceed 64 bits.
+
+    A block of the log may end, and this be read, between the two sides of a transfer. So what is `moving` is added when
+    it is all there. What is not when the next transfer begins never will be: it is added as it is, and sides differ.
+    """
 
     currency: Currency
     totals: Annotated[SideTotals, Unindexed()]
     by_type: Annotated[dict[str, SideTotals], Unindexed()]
+    moving: Annotated[Moving | None, Unindexed()] = None
 
 
 def _currency(event: MoneyMoved, _: RecordedEvent) -> str:
@@ -181,7 +195,7 @@ def _currency(event: MoneyMoved, _: RecordedEvent) -> str:
 
 
 class TrialBalances(Projection):
-    """The trial balance, by currency."""
+    """The trial balance, by currency, of transfers that are there as a whole."""
 
     document = TrialBalance
 
@@ -200,10 +214,29 @@ NOTHING = SideTotals()
 
 
 def _added(trial: TrialBalance | None, event: MoneyMoved, *, debit: int = 0, credit: int = 0) -> TrialBalance:
-    totals, by_type = (NOTHING, {}) if trial is None else (trial.totals, trial.by_type)
+    if trial is None:
+        trial = TrialBalance(event.currency, NOTHING, {})
+    moving = trial.moving
+    if moving is not None and moving.transfer_id != event.transfer_id:
+        trial, moving = _settled(trial, moving), None
+    totals, by_type = (NOTHING, {}) if moving is None else (moving.totals, moving.by_type)
     of_type = by_type.get(event.account_type, NOTHING)
-    return TrialBalance(
-        event.currency,
+    moving = Moving(
+        event.transfer_id,
         SideTotals(totals.debits + debit, totals.credits + credit),
         {**by_type, event.account_type: SideTotals(of_type.debits + debit, of_type.credits + credit)},
     )
+    if moving.totals.debits == moving.totals.credits:
+        return _settled(trial, moving)
+    return TrialBalance(trial.currency, trial.totals, trial.by_type, moving)
+
+
+def _settled(trial: TrialBalance, moved: Moving) -> TrialBalance:
+    by_type = dict(trial.by_type)
+    for account_type, sums in moved.by_type.items():
+        by_type[account_type] = _sum(by_type.get(account_type, NOTHING), sums)
+    return TrialBalance(trial.currency, _sum(trial.totals, moved.totals), by_type)
+
+
+def _sum(one: SideTotals, other: SideTotals) -> SideTotals:
+    return SideTotals(one.debits + other.debits, one.credits + other.credits)

@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Aggregate, Command, Rejected, Repository, handles, new_id
 from example_ledger.accounts import WITHOUT_NUL, Metadata
-from example_ledger.money import Currency, Leg
+from example_ledger.money import Amount, Currency, Leg, StoredCurrency
 from example_ledger.movements import (
     Moment,
     check_amount,
@@ -37,8 +37,8 @@ __all__ = [
 
 BATCH_SIZE_MAX = 8_192
 
-Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL)]
-Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL)]
+Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL, examples=["rent for May"])]
+Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL, examples=["invoice 4711"])]
 Status = Literal["posted", "held", "captured", "voided", "expired"]
 Kind = Literal["transfer", "entry", "hold", "reversal"]
 
@@ -59,7 +59,7 @@ class Transfer(Aggregate):
         debit_account_id: UUID | None = None
         credit_account_id: UUID | None = None
         amount: int
-        currency: Currency
+        currency: StoredCurrency
         effective_at: datetime
         description: str | None
         reference: str | None
@@ -80,7 +80,7 @@ class Transfer(Aggregate):
         debit_account_id: UUID
         credit_account_id: UUID
         amount: int
-        currency: Currency
+        currency: StoredCurrency
         effective_at: datetime
         description: str | None
         reference: str | None
@@ -260,7 +260,7 @@ class PostTransfer(Command):
     transfer_id: UUID = msgspec.field(default_factory=new_id)
     debit_account_id: UUID
     credit_account_id: UUID
-    amount: int
+    amount: Amount
     currency: Currency
     description: Description | None = None
     reference: Reference | None = None
@@ -294,6 +294,10 @@ class PostBatch(Command):
     def new_ids(self) -> tuple[UUID, ...]:
         """The ids of all transfers."""
         return tuple(each.transfer_id for each in self.transfers)
+
+    def contained_commands(self) -> tuple[PostTransfer, ...]:
+        """The transfers: under its id each has one outcome, posted alone or in here."""
+        return self.transfers
 
 
 @handles(PostTransfer, sees_key_conflicts=True)
@@ -355,11 +359,14 @@ def _differing_field(existing: Transfer, command: PostTransfer) -> str | None:
 
 @handles(PostBatch)
 def post_batch(command: PostBatch, repository: Repository) -> list[Posting]:
-    """Post all transfers, each seeing those before it; the first refusal is raised as BatchAborted."""
+    """Post all transfers, each seeing those before it; the first refusal is raised as BatchAborted.
+
+    One that was refused before, under its id, is refused again; one that was posted before stays posted.
+    """
     postings = []
     for place, transfer in enumerate(command.transfers):
         try:
-            postings.append(post_transfer(transfer, repository))
+            postings.append(repository.decide(transfer))
         except Rejected as refusal:
             raise BatchAborted(place, refusal) from refusal
     return postings

@@ -106,7 +106,9 @@ class Scenario:
         return self
 
     def _decide(self, command: Command, repository: Repository) -> Any:
-        handler = self._application.handlers.handler_of(command)
+        handlers = self._application.handlers
+        handler = handlers.handler_of(command)
+        repository.decide_contained = lambda each: handlers.handler_of(each)(each, repository)
         while True:
             try:
                 return handler(command, repository)

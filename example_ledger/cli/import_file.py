@@ -40,7 +40,8 @@ def import_command(file: Path, open_accounts: bool, no_projections: bool, as_jso
     and description. Accounts and transfers are named by a UUID or by any text, which gets a stable id; an account
     named like "asset:cash" has the type before the colon, any other is a liability.
 
-    Rows that are refused are written with their line and code to FILE.rejected.csv, and the exit code is 1.
+    Rows that are refused are written with their line and code to FILE.rejected.csv, and the exit code is 1. A row of an
+    account that does not exist is not sent at all: once the account is there, the next import posts it.
 
     \b
     Examples:
@@ -78,6 +79,11 @@ def _show(report: ImportReport, as_json: bool) -> None:
         f"{report.posted:,} posted, {report.replayed:,} known already, {report.rejected:,} rejected; "
         f"{report.accounts_opened:,} accounts opened"
     )
+    if report.accounts_missing:
+        print(
+            f"{report.accounts_missing:,} accounts do not exist: import it again with --open-accounts to open them",
+            file=sys.stderr,
+        )
     if report.rejected_file is not None:
         print(f"the rejected rows are named in {report.rejected_file}", file=sys.stderr)
 

@@ -1,13 +1,16 @@
 """Holds that expire by themselves: at their time, also after the service was down then, and with one end only."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from cqrskit import Settings
+from cqrskit.due_commands import DueCommandRunner
 from cqrskit.testing import eventually
+from example_ledger.application import ledger as application
 from example_ledger.checking import check_books
 from tests.acceptance.api import LedgerClient, transfer
 from tests.acceptance.conftest import ledger_client
@@ -43,7 +46,7 @@ async def expired(ledger: LedgerClient, hold_id: str) -> None:
 
 
 async def waiting(ledger: LedgerClient) -> int:
-    return (await ledger.runtime.due_commands.status()).waiting
+    return (await ledger.runtime.due_commands.status()).waiting or 0
 
 
 async def nothing_waits(ledger: LedgerClient) -> None:
@@ -77,6 +80,25 @@ async def test_a_hold_whose_time_came_while_the_service_was_down_expires_when_it
         assert (await check_books(ledger.runtime)).violations == []
 
 
+async def test_an_expiry_that_runs_before_its_time_since_the_clock_was_set_back_runs_again_at_it(
+    ledger: LedgerClient, settings: Settings
+) -> None:
+    ann, shop = await accounts(ledger)
+    hold_id = await held(ledger, ann, shop, 3)
+    runtime = ledger.runtime
+    before_the_step = DueCommandRunner(
+        runtime.due_commands,
+        runtime.executor,
+        application.handlers,
+        settings,
+        clock=lambda: datetime.now(UTC) + timedelta(hours=1),
+    )
+    assert await before_the_step.run_due() == 1
+    assert (await waiting(ledger), await status_of(ledger, hold_id)) == (1, "held")
+    await expired(ledger, hold_id)
+    await nothing_waits(ledger)
+
+
 async def test_nothing_waits_for_a_hold_that_has_ended(ledger: LedgerClient) -> None:
     ann, shop = await accounts(ledger)
     captured, voided = await held(ledger, ann, shop, 600, 10), await held(ledger, ann, shop, 600, 10)
@@ -88,11 +110,11 @@ async def test_nothing_waits_for_a_hold_that_has_ended(ledger: LedgerClient) -> 
 
 async def test_a_race_of_capture_void_and_expiry_has_one_winner(ledger: LedgerClient) -> None:
     ann, shop = await accounts(ledger)
-    hold_ids = [await held(ledger, ann, shop, 1, 1) for _ in range(40)]
+    hold_ids = await asyncio.gather(*(held(ledger, ann, shop, 4, 1) for _ in range(40)))
 
     async def end(hold_id: str, number: int) -> list[httpx.Response]:
         """Both at once, some before the time, some at it, some after it."""
-        await asyncio.sleep(number * 0.04)
+        await asyncio.sleep(number * 0.12)
         return list(
             await asyncio.gather(
                 ledger.http.post(f"/holds/{hold_id}/capture", json={}), ledger.http.post(f"/holds/{hold_id}/void")

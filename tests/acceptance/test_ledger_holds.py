@@ -274,3 +274,20 @@ async def test_a_malformed_body_is_a_bad_request_that_names_the_field(
     }
     found = await ledger.post(path, {**bodies.get(path, {}), **body}, expect=400)
     assert field in found["detail"]
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"{}"])
+async def test_a_body_that_has_nothing_to_say_may_be_left_out(ledger: LedgerClient, body: bytes) -> None:
+    _, ann, shop = await accounts(ledger)
+    captured, voided = hold(ann, shop, 60), hold(ann, shop, 1)
+    for each in (captured, voided):
+        await ledger.post("/holds", each)
+    content_type = {"Content-Type": "application/json"} if body else {}
+    capture, reverse = f"/holds/{captured['hold_id']}/capture", f"/transfers/{captured['hold_id']}/reverse"
+    for path, status in ((capture, 200), (reverse, 201), (f"/holds/{voided['hold_id']}/void", 200)):
+        headers = {**content_type, "Idempotency-Key": path}
+        first, again = [await ledger.http.post(path, content=body, headers=headers) for _ in range(2)]
+        assert (first.status_code, again.status_code, again.content) == (status, 200, first.content)
+    for path in (capture, reverse):
+        for wrong in (b"{", b"[]", b"5", b'{"amount": "5"}', b'{"amounts": 5}'):
+            assert (await ledger.http.post(path, content=wrong, headers=content_type)).status_code == 400

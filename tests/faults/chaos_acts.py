@@ -11,7 +11,8 @@ from uuid import UUID
 
 import msgspec
 
-from tests.unit.ledger_model import LedgerModel, Reply
+from tests.ledger_model import steps
+from tests.ledger_model.model import LedgerModel
 
 __all__ = [
     "Act",
@@ -22,6 +23,7 @@ __all__ = [
     "Hold",
     "Open",
     "Post",
+    "Reply",
     "Request",
     "Reverse",
     "SetLimit",
@@ -30,7 +32,13 @@ __all__ = [
     "microseconds",
 ]
 
+Reply = dict[str, Any] | str
+"""What a command is answered: values by name, or the code of a refusal."""
+
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
+
+
+CHANGES = {"freeze": steps.Freeze, "unfreeze": steps.Unfreeze, "close": steps.Close}
 
 
 def microseconds(moment: datetime) -> int:
@@ -93,7 +101,7 @@ class Open(Act, frozen=True, kw_only=True):
 
     def decide(self, model: LedgerModel) -> Reply:
         """As OpenAccount."""
-        return model.open(self.account_id.int, self.type, self.currency, self.overdraft_limit)
+        return _told(model, steps.Open(self.account_id.int, self.type, self.currency, self.overdraft_limit))
 
     def accounts(self) -> Iterator[UUID]:
         """The new one."""
@@ -124,7 +132,8 @@ class Post(_Begin, frozen=True, kw_only=True):
     def decide(self, model: LedgerModel) -> Reply:
         """As PostTransfer."""
         debit, credit = self.debit_account_id.int, self.credit_account_id.int
-        return _with_status(model.post(self.transfer_id.int, debit, credit, self.amount, self.currency, None))
+        step = steps.Post(self.transfer_id.int, debit, credit, self.amount, self.currency)
+        return _told(model, step, status="posted")
 
     def accounts(self) -> Iterator[UUID]:
         """Both sides."""
@@ -145,8 +154,8 @@ class Enter(_Begin, frozen=True, kw_only=True):
 
     def decide(self, model: LedgerModel) -> Reply:
         """As PostEntry."""
-        legs = [(account.int, side, amount) for account, side, amount in self.legs]
-        return _with_status(model.enter(self.transfer_id.int, legs, self.currency, None))
+        legs = tuple((account.int, side, amount) for account, side, amount in self.legs)
+        return _told(model, steps.Enter(self.transfer_id.int, legs, self.currency), status="posted")
 
     def accounts(self) -> Iterator[UUID]:
         """Those of all legs."""
@@ -168,7 +177,7 @@ class Hold(Post, frozen=True, kw_only=True):
     def decide(self, model: LedgerModel) -> Reply:
         """As PlaceHold."""
         seconds = self.expires_in_seconds
-        return model.hold(
+        step = steps.Hold(
             self.transfer_id.int,
             self.debit_account_id.int,
             self.credit_account_id.int,
@@ -176,6 +185,7 @@ class Hold(Post, frozen=True, kw_only=True):
             self.currency,
             None if seconds is None else seconds * 1_000_000,
         )
+        return _told(model, step)
 
 
 class Capture(Act, frozen=True, kw_only=True):
@@ -191,7 +201,7 @@ class Capture(Act, frozen=True, kw_only=True):
 
     def decide(self, model: LedgerModel) -> Reply:
         """As CaptureHold."""
-        return model.capture(self.hold_id.int, self.amount)
+        return _told(model, steps.Capture(self.hold_id.int, self.amount))
 
     def transfers(self) -> Iterator[UUID]:
         """The hold."""
@@ -210,7 +220,7 @@ class Void(Act, frozen=True, kw_only=True):
 
     def decide(self, model: LedgerModel) -> Reply:
         """As VoidHold."""
-        return model.void(self.hold_id.int)
+        return _told(model, steps.Void(self.hold_id.int))
 
     def transfers(self) -> Iterator[UUID]:
         """The hold."""
@@ -232,8 +242,8 @@ class Reverse(Act, frozen=True, kw_only=True):
 
     def decide(self, model: LedgerModel) -> Reply:
         """As ReverseTransfer."""
-        reply = model.reverse(self.reversal_id.int, self.transfer_id.int, self.amount, None)
-        return reply if isinstance(reply, str) else {**reply, "transfer_id": self.transfer_id.int}
+        number = self.transfer_id.int
+        return _told(model, steps.Reverse(self.reversal_id.int, number, self.amount), transfer_id=number)
 
     def transfers(self) -> Iterator[UUID]:
         """The original and the reversal."""
@@ -258,8 +268,7 @@ class ChangeStatus(Act, frozen=True, kw_only=True):
 
     def decide(self, model: LedgerModel) -> Reply:
         """As FreezeAccount, UnfreezeAccount, CloseAccount."""
-        reply: Reply = getattr(model, self.how)(self.account_id.int)
-        return reply
+        return _told(model, CHANGES[self.how](self.account_id.int))
 
     def accounts(self) -> Iterator[UUID]:
         """The account."""
@@ -280,7 +289,7 @@ class SetLimit(Act, frozen=True, kw_only=True):
 
     def decide(self, model: LedgerModel) -> Reply:
         """As SetOverdraftLimit."""
-        return model.set_limit(self.account_id.int, self.overdraft_limit)
+        return _told(model, steps.SetLimit(self.account_id.int, self.overdraft_limit))
 
     def accounts(self) -> Iterator[UUID]:
         """The account."""
@@ -327,8 +336,10 @@ class Batch(Act, frozen=True, kw_only=True):
         return (account for item in self.items for account in item.accounts())
 
 
-def _with_status(reply: Reply) -> Reply:
-    return reply if isinstance(reply, str) else {**reply, "status": "posted"}
+def _told(model: LedgerModel, step: steps.Step, **more: Any) -> Reply:
+    """The model's answer; the API adds `more` to what it accepts."""
+    outcome = model.decide(step)
+    return {**outcome.reply, **more} if outcome.code is None else outcome.code
 
 
 def decided_on_a_copy(model: LedgerModel, act: Act, *, now: int) -> tuple[Reply, bool]:
@@ -341,7 +352,7 @@ def decided_on_a_copy(model: LedgerModel, act: Act, *, now: int) -> tuple[Reply,
 
 def _copy_of(model: LedgerModel, act: Act) -> LedgerModel:
     """The part of the model that an act looks at."""
-    copy = LedgerModel()
+    copy = LedgerModel(remembering=False)
     copy.now = model.now
     numbers = {each.int for each in act.accounts()}
     for transfer_id in act.transfers():

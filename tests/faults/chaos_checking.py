@@ -11,10 +11,11 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from tests.faults.chaos_acts import Act, Batch, Post, decided_on_a_copy, microseconds
+from tests.faults.chaos_acts import Act, Batch, Post, Reply, decided_on_a_copy, microseconds
 from tests.faults.chaos_client import Answer, Operation
 from tests.faults.chaos_wishes import REUSED_AMOUNT
-from tests.unit.ledger_model import LedgerModel, Reply
+from tests.ledger_model.model import LedgerModel
+from tests.ledger_model.steps import Expire
 
 __all__ = ["Replay", "assert_answers_agree", "replayed"]
 
@@ -73,7 +74,7 @@ def replayed(dsn: str, operations: Sequence[Operation]) -> Replay:
     answer or event that does not fit."""
     decisions = list(_decisions_of(dsn))
     claims = _claims_of(operations, decisions)
-    replay = Replay(LedgerModel())
+    replay = Replay(LedgerModel(remembering=False))
     waiting = sorted((each for each in claims.values() if each.position is None), key=lambda each: each.first)
     waiting.reverse()
     open_claims: list[_Claim] = []
@@ -222,7 +223,7 @@ def _expire(replay: Replay, decision: _Decision) -> None:
     late = replay.model.now - hold.expires_at
     assert late >= 0, f"{decision} is {-late} microseconds too early: {hold}"
     replay.expired_late_seconds.append(late / 1_000_000)
-    replay.model.expire(decision.transfer_id.int)
+    replay.model.decide(Expire(decision.transfer_id.int))
     assert hold.state == "expired"
 
 

@@ -28,7 +28,7 @@ from tests.faults.chaos_client import Clients
 from tests.faults.chaos_servers import Chaos, Program
 from tests.faults.checking import head_of
 from tests.integration.running_processes import cqrskit, ledger
-from tests.unit.ledger_model import LedgerModel
+from tests.ledger_model.model import LedgerModel
 
 SECONDS = 35.0
 CLIENTS = 8
@@ -148,7 +148,7 @@ async def work(clients: Clients, chaos: Chaos, seconds: float) -> None:
 
 
 async def level(variables: Mapping[str, str]) -> None:
-    """Wait until all holds that can expire have, so that nothing happens any more, and all read models show the log."""
+    """Wait until no hold waits for its expiry, which would change the log, and all read models show the log."""
     async with application.open(load_settings(variables), executor=False) as runtime:
 
         async def nothing_waits() -> bool:

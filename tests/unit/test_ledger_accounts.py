@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from cqrskit import Command, RecordedEvent
@@ -18,6 +19,7 @@ from example_ledger.accounts import Account, OpenAccount, Opening
 from example_ledger.application import ledger
 from example_ledger.checking import LogChecker
 from example_ledger.holds import CaptureHold, PlaceHold, VoidHold
+from example_ledger.money import Currency
 from example_ledger.transfers import PostTransfer
 
 BANK, ANN, SHOP, NOBODY = (UUID(int=number) for number in range(1, 5))
@@ -195,3 +197,11 @@ def test_the_checker_holds_an_account_to_the_limit_of_that_time() -> None:
     story = opened().when(SetOverdraftLimit(account_id=ANN, overdraft_limit=20)).when(transfer(ANN, SHOP, 20))
     story.when(transfer(BANK, ANN, 20, UUID(int=101)))
     assert tampered(story, OPENED + 1, lower) == [4]
+
+
+def test_a_currency_ends_where_its_letters_end() -> None:
+    for accepted in ("EUR", "GOLD9", "ABCDEFGHIJKL"):
+        assert msgspec.convert(accepted, Currency) == accepted
+    for refused in ("EUR\n", "eur", "EU", "ABCDEFGHIJKLM", "1EU", ""):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(refused, Currency)
