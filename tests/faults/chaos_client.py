@@ -205,7 +205,8 @@ class Clients:
         if status in (200, 201):
             if int(reply.headers["Consistency-Position"]) != body["position"]:
                 self.unexpected.append(f"{reply.headers} of {body}")
-            return Answer("accepted", status, body, replayed)
+            unsettled = any(each["status"] == "unsettled" for each in body.get("results", ()))
+            return Answer("unknown" if unsettled else "accepted", status, body, replayed)
         if status in (404, 409, 422):
             del body["instance"]
             return Answer("refused", status, body, replayed)

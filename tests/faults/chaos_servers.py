@@ -17,13 +17,18 @@ import psycopg
 
 from cqrskit.tasks import end_tasks
 from cqrskit.testing import (
+    ClientMessage,
+    CuttableWire,
     HttpWire,
     RestartableElasticsearch,
     RestartablePostgres,
     WorkerProcess,
     bulk_writes,
+    commits,
     cutting,
     eventually,
+    every,
+    says,
 )
 from tests.integration.running_processes import ROOT
 
@@ -33,6 +38,7 @@ DOWN_SECONDS = (0.0, 1.5)
 FROZEN_SECONDS = (1.0, 3.5)
 PAUSES_SECONDS = (0.3, 3.0)
 LOST_BULKS = 3
+LOST_COMMITS = 8
 UNEXPECTED_WORDS = ("Traceback", '"level": "error"', '"level": "critical"')
 KILLED = -9
 STOPPED_WHILE_IT_STARTED = -15
@@ -47,6 +53,8 @@ WRITERS = """
     SELECT pid FROM pg_stat_activity
     WHERE application_name LIKE 'cqrskit writer%' AND datname = current_database() ORDER BY backend_start
 """
+
+APPENDS = says("INSERT INTO command_receipts")
 
 Deed = Callable[[], Awaitable[None]]
 
@@ -131,6 +139,11 @@ class Program:
                 self.complaints.append(f"{self.command}: {line[:2_000]}")
 
 
+def _makes_durable(message: ClientMessage) -> bool:
+    """Whether it is a batch's one statement, or a COMMIT."""
+    return commits(message) or APPENDS(message)
+
+
 def _is_before(moment: float) -> bool:
     return time.monotonic() < moment
 
@@ -158,6 +171,7 @@ class Chaos:
         dsn: str,
         elasticsearch: RestartableElasticsearch | None,
         wire: HttpWire | None,
+        postgres_wire: CuttableWire,
     ) -> None:
         self.done: list[Done] = []
         self._random = rng
@@ -167,6 +181,7 @@ class Chaos:
         self._dsn = dsn
         self._elasticsearch = elasticsearch
         self._wire = wire
+        self._postgres_wire = postgres_wire
         self._supervising: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
         self._begun = time.monotonic()
@@ -208,7 +223,12 @@ class Chaos:
         until = self._begun + seconds
         ends_of_apis: list[Deed] = [self.kill_api, self.kill_both_apis, self.stop_api]
         processes: list[Deed] = [self.freeze_api, self.kill_worker, self.kill_all_workers, self.freeze_worker]
-        servers: list[Deed] = [self.kill_postgres, self.crash_postgres_backend, self.restart_postgres]
+        servers: list[Deed] = [
+            self.kill_postgres,
+            self.crash_postgres_backend,
+            self.restart_postgres,
+            self.lose_answers_to_commits,
+        ]
         if self._wire is not None:
             servers += [self.cut_off_elasticsearch, self.lose_bulk_answers]
         due = [*ends_of_apis, *processes, *servers]
@@ -316,6 +336,11 @@ class Chaos:
         """With the other ways to stop it."""
         self._note("restart Postgres")
         await asyncio.to_thread(self._postgres.restart, self._random.choice(["fast", "immediate"]))
+
+    async def lose_answers_to_commits(self) -> None:
+        """Batches of one of the APIs are durable, and it does not hear of it."""
+        self._note("lose answers to commits")
+        self._postgres_wire.cut_at(every(3, _makes_durable), "delivered", times=LOST_COMMITS)
 
     async def cut_off_elasticsearch(self) -> None:
         """All connections break, and none can be made."""

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from cqrskit import Settings, load_settings
-from cqrskit.testing import HttpWire, RestartableElasticsearch, RestartablePostgres, eventually
+from cqrskit.testing import CuttableWire, HttpWire, RestartableElasticsearch, RestartablePostgres, eventually
 from cqrskit.testing.server_process import free_port
 from example_ledger.application import ledger as application
 from tests.acceptance.api import bearer, key_for
@@ -83,6 +83,8 @@ async def test_the_log_replayed_in_the_model_gives_every_reply_whatever_is_kille
     async with AsyncExitStack() as stack:
         wire = None if elasticsearch is None else await stack.enter_async_context(HttpWire(elasticsearch.url))
         variables = variables_of(dsn, None if wire is None else wire.url, index_prefix)
+        postgres_wire = await stack.enter_async_context(CuttableWire(dsn))
+        by_wire = {**variables, "CQRSKIT_DATABASE_URL": postgres_wire.url}
         key = await key_for(Settings(database_url=dsn, index_prefix=index_prefix))
         ports = [free_port(), free_port()]
         clients = Clients([f"http://127.0.0.1:{port}" for port in ports], key, random.Random(rng.getrandbits(64)))
@@ -90,13 +92,15 @@ async def test_the_log_replayed_in_the_model_gives_every_reply_whatever_is_kille
         chaos = Chaos(
             random.Random(rng.getrandbits(64)),
             apis=[
-                Program("example_ledger", "serve", "--no-projections", variables=variables, port=port) for port in ports
+                Program("example_ledger", "serve", "--no-projections", variables=each, port=port)
+                for each, port in zip((variables, by_wire), ports, strict=True)
             ],
             workers=[Program("cqrskit", "project", "--app", APP, variables=variables) for _ in range(2)],
             postgres=restartable_postgres,
             dsn=dsn,
             elasticsearch=elasticsearch,
             wire=wire,
+            postgres_wire=postgres_wire,
         )
         try:
             async with chaos:
