@@ -7,7 +7,7 @@ from litestar import Response, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from cqrskit import new_id
+from cqrskit import AggregateExists, new_id
 from cqrskit.web import Commands, problem_statuses, refusals
 from example_ledger.entries import PostEntry
 from example_ledger.money import Amount
@@ -41,6 +41,7 @@ OF_REVERSALS = (
     IndivisibleEntry,
     InsufficientFunds,
     AmountOverflow,
+    AggregateExists,
 )
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from cqrskit import Rejected
+from cqrskit import AggregateExists, Rejected
 from example_ledger.money import AMOUNT_MAX
 
 __all__ = [
@@ -286,5 +286,6 @@ REFUSALS_OF_MOVEMENTS = (
     TransferConflict,
     InsufficientFunds,
     AmountOverflow,
+    AggregateExists,
 )
-"""What a transfer, an entry or a hold can be refused for when it is made."""
+"""What a transfer, an entry or a hold can be refused for when it is made; the last one if its id is an account's."""

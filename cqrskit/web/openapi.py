@@ -175,6 +175,8 @@ def _describe_bodies(document: Document, operations: list[Operation]) -> None:
     places: list[tuple[Document, Any]] = []
     for operation, handler, *_ in operations:
         data = handler.parsed_data_field
+        if data is not None and "requestBody" in operation:
+            operation["requestBody"]["required"] = data.is_required
         sent = operation.get("requestBody", {}).get("content", {}).get(JSON)
         if data is not None and sent is not None and handler.resolve_data_dto() is None:
             places.append((sent, data.raw))
