@@ -1,6 +1,6 @@
 # Each target makes the virtual environment it needs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check bench clean
+.PHONY: help demo serve test check reference bench clean
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 8000
 READ_MODELS ?= postgres
@@ -32,6 +32,9 @@ check: .venv/ready ## Lint, format, types, direction of imports, and the content
 	$(BIN)/lint-imports
 	$(BIN)/python -m build --no-isolation --outdir build/dist . > /dev/null
 	@$(BIN)/python -m zipfile -l build/dist/*.whl | grep -q 'cqrskit/migrations/0001' || { echo "the wheel lacks the migrations" >&2; exit 1; }
+
+reference: .venv/ready ## Write docs/reference/http-api.md anew from the ledger's OpenAPI document
+	@$(BIN)/python -m tests.unit.http_reference
 
 bench: .venv/ready ## Measure, beside peers and limits (QUICK=1 for a short run, ONLY=group for one group)
 	@$(BIN)/python -m tests.benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))

@@ -7,7 +7,8 @@ one whose answer was lost is looked for in the log. Whatever happens, each calle
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -30,14 +31,28 @@ from cqrskit.metrics import Metrics
 from cqrskit.repository import Repository
 from cqrskit.submissions import Waiting
 from cqrskit.tasks import retry_delays
+from cqrskit.tracing import Tracer, note_phase
 
-__all__ = ["Appender", "undecidable"]
+__all__ = ["Appender", "undecidable", "unplanned"]
 
 log = structlog.get_logger(__name__)
+
+
+class UnplannedFailure(CommitUnknown):
+    """An error that nobody planned met an append: the log tells whether the batch is there; another try is vain."""
+
 
 LOOK_SECONDS_MIN = 1.0
 LOCKED_BATCHES_MIN, LOCKED_BATCHES_MAX = 4, 256
 CAUTIOUS_BATCHES_MIN, CAUTIOUS_BATCHES_MAX = 8, 1_024
+
+REASONS: Sequence[tuple[type[CqrskitError], str]] = (
+    (AlreadyThere, "already_there"),
+    (StreamConflict, "conflict"),
+    (CommitUnknown, "commit_unknown"),
+    (ServerUnavailable, "unavailable"),
+    (CommandFailed, "refused"),
+)
 
 
 class Appender:
@@ -59,6 +74,7 @@ class Appender:
         on_snapshot: Callable[[Snapshot], None],
         on_due: Callable[[], None] | None,
         metrics: Metrics,
+        tracer: Tracer | None,
         clock: Callable[[], datetime],
     ) -> None:
         self._store = store
@@ -69,6 +85,7 @@ class Appender:
         self._on_snapshot = on_snapshot
         self._on_due = on_due
         self._metrics = metrics
+        self._tracer = tracer
         self._clock = clock
         self.known_head = 0
         self._alone_since = 0
@@ -100,6 +117,7 @@ class Appender:
 
     async def append(self, batch: Batch) -> None:
         """Make what was decided from memory durable, and tell the callers; StreamConflict if it was not current."""
+        batch.append_begun_ns = time.time_ns()
         previous_head = await self._append_unlocked(batch)
         self._committed(batch, previous_head)
         self._locked_batches_next = LOCKED_BATCHES_MIN
@@ -153,7 +171,8 @@ class Appender:
         batch = Batch(list(commands))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                previous_head = await self._append_locked(batch)
+                with self._metrics.locked_seconds.time():
+                    previous_head = await self._append_locked(batch)
             self._committed(batch, previous_head)
         except TimeoutError:
             if batch.new is None:
@@ -164,7 +183,7 @@ class Appender:
         except CqrskitError as failure:
             await self.recover(batch, failure, locked=True)
         except Exception as error:
-            await self.recover(batch, undecidable(error) if batch.new is None else CommitUnknown(), locked=True)
+            await self.recover(batch, undecidable(error) if batch.new is None else unplanned(error), locked=True)
         return commands[len(batch.commands) :]
 
     async def _append_locked(self, batch: Batch) -> int:
@@ -172,12 +191,16 @@ class Appender:
             if held.previous_head != self.known_head:
                 self.known_head = self._alone_since = held.previous_head
             self._repository.required_as_of = self._alone_since
+            begun_ns = time.time_ns()
             try:
                 await self._decider.decide(batch, held, now=self._clock(), as_of=held.previous_head)
             finally:
                 self._repository.required_as_of = 0
             batch.leave_undecided()
+            if self._tracer is not None:
+                note_phase((waiting.trace for waiting in batch.commands), "decide", begun_ns)
             new = self._decider.complete(batch)
+            batch.append_begun_ns = time.time_ns()
             if new.events or new.receipts:
                 await held.append(new)
             return held.previous_head
@@ -198,6 +221,8 @@ class Appender:
         self.known_head = position
         batch.positions = positions
         self._repository.committed(positions, position)
+        if self._tracer is not None:
+            note_phase((waiting.trace for waiting in batch.commands), "append", batch.append_begun_ns)
         for decision in batch.decisions:
             decision.waiting.resolve(decision.settle(previous_head))
         for snapshot in batch.snapshots:
@@ -211,7 +236,7 @@ class Appender:
 
     async def recover(self, batch: Batch, failure: CqrskitError, *, locked: bool = False) -> None:
         """Go on with a batch that failed as a whole, so that each of its commands ends as it would have alone."""
-        self._metrics.batch_failures.inc()
+        self._metrics.batch_failures.count(_reason(failure))
         try:
             await self._recover_each(batch, failure, locked=locked)
         finally:
@@ -219,7 +244,7 @@ class Appender:
 
     async def _recover_each(self, batch: Batch, failure: CqrskitError, *, locked: bool) -> None:
         if isinstance(failure, CommitUnknown):
-            await self._find_out(batch)
+            await self._find_out(batch, failure)
         elif isinstance(failure, StreamConflict) and not locked:
             self._become_careful(presumed_wrongly=batch.presuming and isinstance(failure, AlreadyThere))
             await self.process_locked(self.undo(batch))
@@ -245,7 +270,7 @@ class Appender:
         await self.process_locked(rest[:middle])
         await self.process_locked(rest[middle:])
 
-    async def _find_out(self, batch: Batch) -> None:
+    async def _find_out(self, batch: Batch, failure: CommitUnknown) -> None:
         """The answer to a commit was lost: ask the log whether the batch is there, until the callers' deadline."""
         loop = asyncio.get_running_loop()
         until = max(waiting.deadline for waiting in batch.commands)
@@ -255,12 +280,17 @@ class Appender:
                 async with asyncio.timeout(max(until - loop.time(), LOOK_SECONDS_MIN)):
                     previous_head = None if batch.new is None else await self._store.settle(batch.new)
             except (CqrskitError, TimeoutError):
+                self._metrics.retries.count("commit_lookup")
                 for waiting in batch.commands:
                     if waiting.deadline < loop.time():
                         waiting.resolve(CommitUnknown())
                 continue
             if previous_head is not None:
                 self._committed(batch, previous_head)
+            elif isinstance(failure, UnplannedFailure) and len(batch.commands) == 1:
+                (waiting,) = self.undo(batch)
+                reason = f"{type(failure.__cause__).__name__}: {failure.__cause__}"
+                waiting.resolve(CommandFailed(type(waiting.command).__name__, reason))
             else:
                 await self._decide_in_halves(self.undo(batch))
             return
@@ -274,6 +304,19 @@ def undecidable(error: Exception) -> CommandFailed:
     failure = CommandFailed("of this batch", f"{type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure
+
+
+def unplanned(error: Exception) -> UnplannedFailure:
+    """An error that came while a batch was appended: nobody knows what of it is in the log until somebody looks."""
+    log.error("executor.append_failed", exc_info=error)
+    failure = UnplannedFailure()
+    failure.__cause__ = error
+    return failure
+
+
+def _reason(failure: CqrskitError) -> str:
+    """The word for why a batch failed, for the metrics."""
+    return next((word for kind, word in REASONS if isinstance(failure, kind)), "other")
 
 
 def _still_wanted(commands: Iterable[Waiting]) -> list[Waiting]:

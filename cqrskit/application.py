@@ -4,21 +4,16 @@
 """
 
 import asyncio
-import contextlib
 import difflib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-
-import structlog
+from contextlib import asynccontextmanager
+from functools import partial
 
 from cqrskit.aggregate import Aggregate, event_classes
 from cqrskit.checkpoints import Lease
 from cqrskit.commands import Handler, HandlerRegistry
 from cqrskit.consistency import Positions, Reader
 from cqrskit.due_commands import DueCommandRunner
-from cqrskit.elasticsearch.connection import Access
-from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
-from cqrskit.embedded import EmbeddedPostgres
 from cqrskit.errors import ConfigurationError, DefinitionError
 from cqrskit.event_versions import Upcaster
 from cqrskit.events import EventRegistry
@@ -27,30 +22,22 @@ from cqrskit.explanation import Explainer
 from cqrskit.fingerprint import fingerprint_of
 from cqrskit.garbage import collect_garbage_rarely
 from cqrskit.generations import generation_for
+from cqrskit.measuring import Figures, Measuring
 from cqrskit.metrics import Metrics
-from cqrskit.postgres.api_keys import PostgresApiKeys
-from cqrskit.postgres.checkpoints import PostgresCheckpoints
-from cqrskit.postgres.connections import address_of, open_pool
-from cqrskit.postgres.due_commands import PostgresDueCommands
-from cqrskit.postgres.event_store import PostgresEventStore
-from cqrskit.postgres.feed import LogListener, LogNotifier
-from cqrskit.postgres.migrate import migrate, require_migrated
-from cqrskit.postgres.read_store import PostgresReadStore
 from cqrskit.projection import Projection, folds_of
 from cqrskit.projector import Projector
 from cqrskit.reactions import Reaction, ReactionRunner, check_reactions
-from cqrskit.read_store import ReadStore
 from cqrskit.retention import ReceiptPruner
+from cqrskit.servers import Servers, open_servers, open_tracer
 from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec
 from cqrskit.status import ProjectionStatus, statuses
 from cqrskit.tasks import end_tasks
+from cqrskit.tracing import Tracer
 from cqrskit.verification import Progress, Verifier, silent
 from cqrskit.worker import Worker
 
-__all__ = ["Application", "Runtime", "database_url"]
-
-log = structlog.get_logger(__name__)
+__all__ = ["Application", "Runtime"]
 
 
 class Application:
@@ -120,75 +107,50 @@ class Application:
         `executor`: take commands. `projections`: names of those to run here, as far as no other worker does (default:
         none). Raises ServerUnavailable, MigrationRequired, RebuildRequired or ConfigurationError.
         """
-        async with AsyncExitStack() as stack:
-            url = await _open_database(settings, stack)
-            pool = await open_pool(
-                url,
-                connections_max=settings.connections_max,
-                timeout_seconds=settings.connect_timeout_seconds,
-            )
-            stack.push_async_callback(pool.close)
-            event_store = PostgresEventStore(pool, url, connect_timeout_seconds=settings.connect_timeout_seconds)
-            stack.push_async_callback(event_store.close)
-            read_store = _read_store(settings, PostgresReadStore(pool, url, settings.index_prefix))
-            await read_store.open()
-            stack.push_async_callback(read_store.close)
-            await read_store.ping()
-            checkpoints = PostgresCheckpoints(pool, url, await read_store.identity())
-            notifier = LogNotifier(url, connect_timeout_seconds=settings.connect_timeout_seconds)
-            listener = LogListener(url, connect_timeout_seconds=settings.connect_timeout_seconds)
-            api_keys = PostgresApiKeys(pool, url)
-            due_commands = PostgresDueCommands(pool, url)
-            runtime = Runtime(
-                self, settings, url, event_store, read_store, checkpoints, api_keys, notifier, listener, due_commands
-            )
-            stack.push_async_callback(runtime.close)
-            await runtime.start(executor=executor, projections=projections or ())
-            yield runtime
+        metrics, tracer = Metrics(), open_tracer(settings, self.name)
+        async with open_servers(settings, metrics) as servers:
+            runtime = Runtime(self, settings, servers, metrics, tracer)
+            try:
+                await runtime.start(executor=executor, projections=projections or ())
+                yield runtime
+            finally:
+                await runtime.close()
 
 
 class Runtime:
     """An application at work in this process. Made by `Application.open`.
 
     `executor` takes commands, `reader` answers queries; `event_store`, `read_store`, `checkpoints` and `due_commands`
-    are the ports beneath, `api_keys` knows who may call. `database_url` is the log's, also of an embedded one; it may
+    are the ports beneath, `api_keys` knows who may call. `reaction_statuses` and `due_status` are for reactions and due
+    commands what `status` is for projections. `metrics` counts, `measuring` asks the servers for what cannot be counted
+    here, and `tracer` makes traces (None: nobody does). `database_url` is the log's, also of an embedded one; it may
     hold a password.
     """
 
     def __init__(
-        self,
-        application: Application,
-        settings: Settings,
-        database_url: str,
-        event_store: PostgresEventStore,
-        read_store: ReadStore,
-        checkpoints: PostgresCheckpoints,
-        api_keys: PostgresApiKeys,
-        notifier: LogNotifier,
-        listener: LogListener,
-        due_commands: PostgresDueCommands,
+        self, application: Application, settings: Settings, servers: Servers, metrics: Metrics, tracer: Tracer | None
     ) -> None:
         self.application = application
         self.settings = settings
-        self.database_url = database_url
-        self.event_store = event_store
-        self.read_store = read_store
-        self.checkpoints = checkpoints
-        self.api_keys = api_keys
-        self.positions = Positions(checkpoints)
+        self.metrics = metrics
+        self.tracer = tracer
+        self.database_url = servers.database_url
+        self.event_store = event_store = servers.event_store
+        self.read_store = read_store = servers.read_store
+        self.checkpoints = servers.checkpoints
+        self.api_keys = servers.api_keys
+        self.due_commands = due_commands = servers.due_commands
+        self._notifier = servers.notifier
+        self._listener = listener = servers.listener
+        self.positions = Positions(servers.checkpoints)
         self.reader = Reader(read_store, self.positions, settings)
         self.worker: Worker | None = None
-        self._notifier = notifier
-        self._listener = listener
         self._pruning: list[asyncio.Task[None]] = []
         self.receipt_pruner = (
             None
             if settings.receipts_kept_days is None
             else ReceiptPruner(event_store.prune_receipts, kept_days=settings.receipts_kept_days)
         )
-        self.metrics = Metrics()
-        if isinstance(read_store, ElasticsearchReadStore):
-            self.metrics.watch_circuit(lambda: read_store.circuit.state)
         self.executor = Executor(
             event_store,
             application.registry,
@@ -197,16 +159,24 @@ class Runtime:
             snapshots=application.snapshots,
             on_commit=self._committed,
             on_due=lambda: self._due_runner.wake(),
-            metrics=self.metrics,
+            metrics=metrics,
+            tracer=tracer,
         )
-        self.due_commands = due_commands
         self._reactions = ReactionRunner(
             application.reactions, due_commands, event_store, application.registry, application.handlers, settings,
-            wake=listener.follow(), stored=lambda: self._due_runner.wake(),
+            wake=listener.follow(), stored=lambda: self._due_runner.wake(), metrics=metrics, tracer=tracer,
         )  # fmt: skip
         self._due_runner = DueCommandRunner(
-            due_commands, self.executor, application.handlers, settings, react_again=self._reactions.react_again
+            due_commands,
+            self.executor,
+            application.handlers,
+            settings,
+            react_again=self._reactions.by_parked_name,
+            metrics=metrics,
+            tracer=tracer,
         )
+        self.reaction_statuses, self.due_status = self._reactions.statuses, self._due_runner.status
+        self.measuring = Measuring(metrics, self._figures)
 
     def _committed(self) -> None:
         self._listener.wake()
@@ -233,6 +203,7 @@ class Runtime:
                 checkpoints=self.checkpoints,
                 settings=self.settings,
                 make_projector=self.projector,
+                on_retry=partial(self.metrics.retries.count, "worker"),
             )
             await self.worker.start()
             await self._listener.start()
@@ -249,6 +220,8 @@ class Runtime:
             registry=self.application.registry,
             settings=self.settings,
             wake=self._listener.follow(),
+            metrics=self.metrics,
+            tracer=None if bulk else self.tracer,
             bulk=bulk,
         )
 
@@ -332,6 +305,13 @@ class Runtime:
             count_documents=count_documents,
         )
 
+    async def _figures(self) -> Figures:
+        return Figures(
+            projections=await self.status(count_documents=False),
+            reactions=await self.reaction_statuses(),
+            due=await self.due_commands.status(),
+        )
+
     @property
     def failures(self) -> dict[str, str]:
         """What keeps projections that are run here from going on, by their names, for the moment or for good."""
@@ -350,49 +330,3 @@ class Runtime:
         generations = await self.checkpoints.generations()
         for projection in self.application.projections:
             generation_for(projection, fingerprint_of(projection), generations)
-
-
-@contextlib.asynccontextmanager
-async def database_url(settings: Settings) -> AsyncIterator[str]:
-    """The database to use: the configured one, or an embedded Postgres that runs as long as the context."""
-    if settings.database_url is not None:
-        address_of(settings.database_url)
-        yield settings.database_url
-        return
-    log.info("database.embedded", folder=str(settings.postgres_folder), setting="CQRSKIT_DATABASE_URL")
-    server = await asyncio.to_thread(EmbeddedPostgres(settings.postgres_folder).start)
-    try:
-        yield server.url
-    finally:
-        await asyncio.to_thread(server.stop)
-
-
-async def _open_database(settings: Settings, stack: AsyncExitStack) -> str:
-    """The database's URL; an embedded one is migrated at once, any other must have been."""
-    url = await stack.enter_async_context(database_url(settings))
-    if settings.database_url is None:
-        await asyncio.to_thread(migrate, url)
-    else:
-        await asyncio.to_thread(require_migrated, url, settings.connect_timeout_seconds)
-    return url
-
-
-def _read_store(settings: Settings, in_postgres: ReadStore) -> ReadStore:
-    if settings.elasticsearch_url is None:
-        log.info("read_models.postgres", setting="CQRSKIT_ELASTICSEARCH_URL")
-        return in_postgres
-    return ElasticsearchReadStore(
-        settings.elasticsearch_url,
-        settings.index_prefix,
-        access=Access(
-            api_key=settings.elasticsearch_api_key,
-            ca_file=settings.elasticsearch_ca_file,
-            certificate_fingerprint=settings.elasticsearch_certificate_fingerprint,
-        ),
-        request_timeout_seconds=settings.elasticsearch_request_timeout_seconds,
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-        bulk_max_documents=settings.elasticsearch_bulk_max_documents,
-        bulk_max_bytes=settings.elasticsearch_bulk_max_bytes,
-        circuit_max_failures=settings.elasticsearch_circuit_max_failures,
-        circuit_max_pause_seconds=settings.elasticsearch_circuit_max_pause_seconds,
-    )

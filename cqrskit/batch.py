@@ -56,6 +56,8 @@ class Decision(msgspec.Struct):
         size = sum([len(event.data) + len(event.metadata) for event in self.events])
         if self.outcome is not None and self.content is not None:
             size += len(self.content) + len(self.outcome)
+        if self.due:
+            size += sum([len(change.content) + len(change.metadata) for change in self.due])
         return size + sum(each.size_bytes for each in self.contains) if self.contains else size
 
     def receipts(self) -> list[NewReceipt]:
@@ -126,6 +128,7 @@ class Batch:
         self.snapshots: list[Snapshot] = []
         self.new: NewBatch | None = None
         self.positions: dict[UUID, int] = {}
+        self.append_begun_ns = 0
         self.appending: asyncio.Task[None] | None = None
         self.done = False
         self.failure: CqrskitError | None = None

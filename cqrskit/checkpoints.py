@@ -52,8 +52,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One generation of a projection, with its partitions in order.
 
     `mixed`: other code than `code` has folded into it since. `rolled_back`: it was live and was given up.
-    `paused`: nobody may move the projection. `parked_keys` and `retries` count its parked keys, and those of them that
-    somebody wants to be tried again.
+    `paused`: nobody may move the projection. `resumptions`: how often somebody let it go on. `parked_keys` and
+    `retries` count its parked keys, and those of them that somebody wants to be tried again.
     """
 
     projection: str
@@ -64,6 +64,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     mixed: bool
     rolled_back: bool
     paused: bool
+    resumptions: int
     created_at: datetime
     live_at: datetime | None
     retired_at: datetime | None
@@ -232,4 +233,4 @@ class Checkpoints(Protocol):
         """The events that were given up."""
 
     async def pause(self, projection: str, *, paused: bool) -> None:
-        """Keep all workers from moving a projection, or let them again."""
+        """Keep all workers from moving a projection, or let them again, those too that gave it up."""

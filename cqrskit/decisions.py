@@ -24,11 +24,12 @@ from cqrskit.commands import HandlerRegistry, uuids_of
 from cqrskit.contained import ContainedCommands
 from cqrskit.errors import CommandFailed, CqrskitError, IdempotencyConflict, Rejected
 from cqrskit.event_store import DueChange, LogReader, NewBatch
-from cqrskit.events import EventRegistry, NewEvent
+from cqrskit.events import EventRegistry, Metadata, NewEvent
 from cqrskit.loading import Loader
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
 from cqrskit.repository import PRESUMED, MissingAggregate, Repository, Unproven
 from cqrskit.submissions import Waiting
+from cqrskit.telemetry import correlated
 
 __all__ = ["Decider"]
 
@@ -229,7 +230,8 @@ class Decider:
         """The handler raised what it should not, or what it decided cannot be stored: this command fails, alone."""
         looks = self._repository.looks(accepted=False)
         name = type(waiting.command).__name__
-        log.error("executor.handler_failed", command=name, exc_info=unexpected)
+        with correlated(msgspec.json.decode(waiting.metadata, type=Metadata).correlation_id):
+            log.error("executor.handler_failed", command=name, exc_info=unexpected)
         error = CommandFailed(name, f"{type(unexpected).__name__}: {unexpected}")
         error.__cause__ = unexpected
         self._undo_pending()

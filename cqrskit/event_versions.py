@@ -21,17 +21,20 @@ import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from cqrskit.errors import DefinitionError
 
-__all__ = ["Step", "Upcaster", "base_of", "chains_of", "name_of_version", "stored_names_of", "upcasts"]
+__all__ = ["Step", "Upcaster", "base_of", "chains_of", "name_of_version", "stored_names_of", "upcasters_of", "upcasts"]
 
 Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 """``upcaster(data) -> data``: from the stored JSON object of one version to that of the next; pure and synchronous."""
 
 F = TypeVar("F", bound=Upcaster)
+
+_upcasters: WeakKeyDictionary[type[Any], list[Upcaster]] = WeakKeyDictionary()
 
 _VERSION_SUFFIX = re.compile(r"@([1-9][0-9]*)$")
 
@@ -55,9 +58,16 @@ def upcasts(*event_classes: type[Any], from_version: int) -> Callable[[F], F]:
 
     def mark(function: F) -> F:
         vars(function).setdefault("upcasts_events", []).append((event_classes, from_version))
+        for each in event_classes:
+            _upcasters.setdefault(each, []).append(function)
         return function
 
     return mark
+
+
+def upcasters_of(event_class: type[Any]) -> tuple[Upcaster, ...]:
+    """All functions that are marked as upcasters of this event's old versions, as far as their modules are imported."""
+    return tuple(_upcasters.get(event_class, ()))
 
 
 def base_of(stored_name: str) -> str:

@@ -14,12 +14,13 @@ is decided at most twice. While that happens often, batches are decided under th
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
-from cqrskit.appending import Appender, undecidable
+from cqrskit.appending import Appender, undecidable, unplanned
 from cqrskit.batch import Batch
 from cqrskit.commands import Command, HandlerRegistry
 from cqrskit.decisions import Decider
@@ -32,6 +33,7 @@ from cqrskit.settings import Settings
 from cqrskit.snapshots import SnapshotCodec, SnapshotSaver
 from cqrskit.submissions import CommandQueue, CommandResult, usable_keys
 from cqrskit.tasks import end_tasks
+from cqrskit.tracing import Tracer, note_phase
 
 __all__ = ["CommandResult", "Executor"]
 
@@ -56,11 +58,12 @@ class Executor:
         on_commit: Callable[[], None] | None = None,
         on_due: Callable[[], None] | None = None,
         metrics: Metrics | None = None,
+        tracer: Tracer | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`on_commit` is called after each batch, to wake followers, `on_due` after one with due commands.
 
-        `metrics` count what happens (default: some that nobody sees).
+        `metrics` count what happens (default: some that nobody sees), `tracer` traces it (default: nobody does).
 
         `clock` gives aware times.
         """
@@ -83,8 +86,9 @@ class Executor:
             bytes_max=settings.batch_max_bytes,
         )
         self._metrics = Metrics() if metrics is None else metrics
-        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds, self._metrics.outcomes)
-        self._metrics.watch_executor(self._queue.__len__, self._repository.__len__)
+        self._tracer = tracer
+        self._queue = CommandQueue(settings.queue_length_max, settings.command_timeout_seconds, self._metrics, tracer)
+        self._metrics.watch_executor(self._queue.__len__, self._repository)
         self._snapshots = SnapshotSaver(store.save_snapshots)
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -98,6 +102,7 @@ class Executor:
             on_snapshot=self._snapshots.add,
             on_due=on_due,
             metrics=self._metrics,
+            tracer=tracer,
             clock=clock,
         )
 
@@ -150,8 +155,13 @@ class Executor:
         return await self._queue.submit_many(commands, metadata, wanted_keys, timeout_seconds) if commands else []
 
     def _require_running(self) -> None:
-        if self._stopping or not self._tasks:
+        if not self.takes_commands:
             raise ShuttingDown
+
+    @property
+    def takes_commands(self) -> bool:
+        """Whether it was started, and does not stop."""
+        return bool(self._tasks) and not self._stopping
 
     @property
     def queue_length(self) -> int:
@@ -249,6 +259,7 @@ class Executor:
         if taken and not batch.commands:
             batch.presuming = self._appender.may_presume()
         batch.commands += taken
+        begun_ns = time.time_ns()
         limit_seconds = self._settings.command_timeout_seconds
         try:
             async with asyncio.timeout(limit_seconds):
@@ -260,6 +271,8 @@ class Executor:
             return ServerUnavailable("Postgres", "the event store", f"it did not answer within {limit_seconds:g} s")
         except Exception as error:
             return undecidable(error)
+        if self._tracer is not None:
+            note_phase((waiting.trace for waiting in taken), "decide", begun_ns)
         self._queue.put_back(batch.leave_undecided())
         return None
 
@@ -277,10 +290,10 @@ class Executor:
                     await self._appender.append(batch)
         except CqrskitError as error:
             batch.failure = error
+        except TimeoutError:
+            batch.failure = CommitUnknown()  # a slow server is no fault of a command
         except Exception as error:
-            log.exception("executor.append_failed", commands=len(batch.commands))
-            batch.failure = CommitUnknown()
-            batch.failure.__cause__ = error
+            batch.failure = unplanned(error)
         finally:
             batch.done = True
             self._queue.wake.set()

@@ -1,10 +1,10 @@
 """Fingerprints of a projection: whether its documents would be made otherwise, or kept otherwise, than they were.
 
 The fingerprint of the folds is made from the source of all that they are: the methods of the projection class and its
-bases, the key functions, the document and event classes, and whatever functions, classes and constants of the same
-package these name, and so on. Docstrings, comments, layout, and the order of methods that do not fold the same event
-are left out. Code that is reached in another way (an upcaster, a library, an object made elsewhere) is not seen; for
-that there is `Projection.revision`.
+bases, the key functions, the document and event classes, the upcasters of these events, and whatever functions, classes
+and constants of the same package these name, and so on. Docstrings, comments, layout, and the order of methods that do
+not fold the same event are left out. Code that is reached in another way (a library, an object made elsewhere) is not
+seen; for that there is `Projection.revision`.
 """
 
 import ast
@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from cqrskit.document import shape_of
+from cqrskit.event_versions import upcasters_of
 from cqrskit.projection import Projection, folds_of
 
 __all__ = ["Fingerprint", "fingerprint_of"]
@@ -80,6 +81,8 @@ class _Walk:
                 # Its methods, which folds call; its fields are guarded by `cqrskit schema`.
                 for each in reversed(fold.event_class.__mro__):
                     self._add_class(each, fields=False, left_out=_OF_AGGREGATES)
+                for upcaster in upcasters_of(fold.event_class):
+                    self._add(upcaster)
         for each in projection.__mro__[: projection.__mro__.index(Projection)]:
             self._add_class(each, left_out=_DECLARED)
         self._add(projection.document)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from uuid import UUID, uuid5
 
-__all__ = ["ids_made_from", "new_id"]
+__all__ = ["ids_made_from", "new_id", "was_made"]
 
 NAMESPACE = UUID("0c8d1d5a-6f1e-5f0e-9d57-3f0f7b1b6f5e")
 
@@ -21,7 +21,13 @@ class _Maker:
 
     def next_id(self) -> UUID:
         self._count += 1
-        return uuid5(NAMESPACE, f"{self._count} {self._key}")
+        return self._id(self._count)
+
+    def has_made(self, made: UUID) -> bool:
+        return any(self._id(number) == made for number in range(1, self._count + 1))
+
+    def _id(self, number: int) -> UUID:
+        return uuid5(NAMESPACE, f"{number} {self._key}")
 
 
 _maker: ContextVar[_Maker | None] = ContextVar("cqrskit_id_maker", default=None)
@@ -39,6 +45,12 @@ def new_id() -> UUID:
     """
     maker = _maker.get()
     return _time_ordered() if maker is None else maker.next_id()
+
+
+def was_made(found: UUID) -> bool:
+    """Whether this is an id that `new_id` made in this request from its idempotency key: its sender never named it."""
+    maker = _maker.get()
+    return maker is not None and maker.has_made(found)
 
 
 def _time_ordered() -> UUID:

@@ -1,8 +1,9 @@
 """The keys that were used lately, so that a request asks no database who sent it.
 
-A key that was revoked opens nothing any more within `FRESH_SECONDS`, as long as the database answers. While it does
-not, keys that were used lately go on for `KEPT_SECONDS`: nobody can revoke one meanwhile either. A key that is not
-known here is not refused then: whether it is one cannot be told, and that is what its sender hears.
+A key that was revoked opens nothing any more within `FRESH_SECONDS`, as long as this process can ask the database.
+While it cannot, keys that it has asked about in the last `KEPT_SECONDS` go on, also one that was revoked from
+elsewhere. What such a key can still do is to read what is in Elasticsearch: commands need the same database. A key that
+is not known here is not refused then: whether it is one cannot be told, and that is what its sender hears.
 """
 
 import asyncio
@@ -66,6 +67,8 @@ class KnownKeys:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 return await asyncio.shield(answer)
         except (ServerUnavailable, TimeoutError) as error:
+            if self._clock() >= known.kept_until:
+                return await asyncio.shield(self._ask(key_id))
             if self._clock() >= known.fresh_until:  # the first one to find out says so
                 known.fresh_until = self._clock() + FRESH_SECONDS
                 log.warning("access.keys_not_looked_up", reason=str(error) or "no answer yet")

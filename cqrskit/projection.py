@@ -81,6 +81,11 @@ class _Mark(msgspec.Struct, frozen=True):
     key: Key
     creates: bool
 
+    @property
+    def chooses_document(self) -> bool:
+        """Whether it says more than which events, which only a projection understands."""
+        return self.creates or self.key is not _stream_id
+
 
 def on(*event_classes: type[Any], key: Key | None = None, creates: bool = False) -> Callable[[F], F]:
     """Fold events of these classes with the decorated method ``(self, document, event, at) -> document``.

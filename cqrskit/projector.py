@@ -8,7 +8,6 @@ so redelivery, crashes and two projectors at once are harmless. Only who has the
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -21,14 +20,17 @@ from cqrskit.errors import LeaseLost, ServerUnavailable
 from cqrskit.event_store import EventStore, FeedBlock
 from cqrskit.events import EventRegistry, RecordedEvent
 from cqrskit.feed_reader import FeedReader
-from cqrskit.folding import Folded, Folding, Item
+from cqrskit.folding import Folded, Folding
+from cqrskit.held_documents import HeldDocuments
+from cqrskit.metrics import Metrics
 from cqrskit.ordered_writes import OrderedWrites, Turn
 from cqrskit.parked_keys import ParkedKeys
 from cqrskit.parking import fold_parked, parked_key
 from cqrskit.projection import Projection
-from cqrskit.read_store import Change, ReadStore, Stored
+from cqrskit.read_store import Change, ReadStore
 from cqrskit.refresher import Refresher
 from cqrskit.settings import Settings
+from cqrskit.tracing import BlockTrace, Tracer
 
 __all__ = ["Projector"]
 
@@ -54,6 +56,7 @@ class _Gathered(msgspec.Struct):
     changes: dict[str, Change] = {}
     parked: list[ParkedKey] = []
     waiting: dict[str, int] = {}
+    trace: BlockTrace | None = None
 
 
 class Projector:
@@ -71,6 +74,8 @@ class Projector:
         registry: EventRegistry,
         settings: Settings,
         wake: asyncio.Event,
+        metrics: Metrics,
+        tracer: Tracer | None,
         bulk: bool = False,
     ) -> None:
         """`wake` is set by whoever knows that the log has grown; the projector polls as well.
@@ -89,22 +94,27 @@ class Projector:
         self._registry = registry
         self._settings = settings
         self._wake = wake
+        self._metrics = metrics.projector(projection.name)
+        self._tracer = tracer
         self._bulk = bulk
         self._block_size = settings.block_size_max
-        self._held_max = BULK_HELD_DOCUMENTS_MAX if bulk else HELD_DOCUMENTS_MAX
-        self._all_held = bulk and lease.position == 0
         self._enough_documents = settings.elasticsearch_bulk_max_documents
         self._folding = Folding(projection, registry, lease.partition)
         self._feed = FeedReader(event_store, self._folding, settings.block_size_max)
         self._index = projection.index(lease.generation)
         self._refresher = Refresher(read_store, self._index, settings.refresh_interval_seconds)
-        self._held: OrderedDict[str, Stored] = OrderedDict()
-        self._holds = not self._folding.only_begins
         self._parked = ParkedKeys(checkpoints, lease, settings.parked_keys_max)
         self._refused: set[str] = set()
         self._doubtful = False
         self._writes = OrderedWrites(f"cqrskit-write-{projection.name}")
-        self._loads = False
+        self._held = HeldDocuments(
+            self._folding,
+            read_store,
+            self._index,
+            size_max=BULK_HELD_DOCUMENTS_MAX if bulk else HELD_DOCUMENTS_MAX,
+            all_held=bulk and lease.position == 0,
+            settle=self._writes.finish,
+        )
         self._read_until = lease.position
         self._looked_at = 0.0
 
@@ -125,6 +135,7 @@ class Projector:
                 except ServerUnavailable as error:
                     self.failure = str(error)
                     log.warning("projector.waits_for_server", projection=self.projection.name, reason=str(error))
+                    self._metrics.retried()
                     await asyncio.sleep(pause_seconds)
                     pause_seconds = min(2 * pause_seconds, RETRY_SECONDS_MAX)
         finally:
@@ -175,8 +186,12 @@ class Projector:
         if self._parked.positions and time.monotonic() - self._looked_at >= self._settings.poll_interval_seconds:
             await self.retry_parked()
         self._parked.check_number()
+        begun_at = time.monotonic()
         gathered, level = await self._gather()
         if gathered.until > self._read_until:
+            self._metrics.fold_seconds.observe(time.monotonic() - begun_at)
+            if gathered.trace is not None:
+                gathered.trace.folded()
             await self._writes.make_room(gathered.events.keys())
             self._leave_out_parked(gathered)
             self._writes.begin(gathered.events.keys(), partial(self._write, gathered))
@@ -190,8 +205,7 @@ class Projector:
     async def _go_back(self) -> None:
         """After a failure: what is held may be ahead of what is written, so begin again at the checkpoint."""
         await self._end_tasks()
-        self._held.clear()
-        self._all_held = False
+        self._held.forget_all()
         self._refused.clear()
         self._doubtful = True
         self._read_until = self.position
@@ -212,6 +226,9 @@ class Projector:
     async def _gather(self) -> tuple[_Gathered, bool]:
         """Read and fold until there is enough to write or nothing left to read; whether that was the log's head."""
         gathered = _Gathered(self._read_until)
+        if self._tracer is not None:
+            about = self.lease.projection, self.lease.partition.number, self._read_store.system
+            gathered.trace = BlockTrace(self._tracer, *about)
         until_at_most = self._read_until + GATHERED_BLOCKS_MAX * self._block_size
         while True:
             feed, is_fresh = await self._feed.read(gathered.until)
@@ -232,7 +249,7 @@ class Projector:
         """
         begin = 0
         while begin < len(feed.events):
-            count = len(feed.events) if self._loads else FOLDED_TOGETHER
+            count = len(feed.events) if self._held.loads else FOLDED_TOGETHER
             await self._fold_some(feed.events[begin : begin + count], gathered)
             begin += count
 
@@ -243,8 +260,10 @@ class Projector:
             parked_at = self._parked.positions[key]
             behind = sum(item[2].position > parked_at for item in groups.pop(key))
             gathered.waiting[key] = gathered.waiting.get(key, 0) + behind
-        started = await self._start_documents(groups, changes)
-        fold = self._folding.fold
+        started = await self._held.start(groups, changes)
+        if gathered.trace is not None:
+            gathered.trace.folds(item[2].metadata for items in groups.values() for item in items)
+        fold, holds = self._folding.fold, self._held.holds
         for key, items in groups.items():
             folded = started.get(key) or Folded(0, None)
             failure = fold(folded, items)
@@ -253,49 +272,17 @@ class Projector:
             counts[key] = counts.get(key, 0) + len(items)
             if folded.changed:
                 changes[key] = Change(key, folded.version, folded.document)
-                if self._holds:
-                    self._held[key] = Stored(key, folded.version, folded.document)
-                    self._held.move_to_end(key)
+                if holds:
+                    self._held.keep(key, folded)
         for key, failure in grouped.failures.items():
             if key not in self._parked.positions:
                 self._set_aside(gathered, parked_key(self._folding, key, failure))
-        while len(self._held) > self._held_max:
-            self._held.popitem(last=False)
-            self._all_held = False
-
-    def _forget(self, key: str) -> None:
-        """What is in memory of a document is not what is stored."""
-        self._held.pop(key, None)
-        self._all_held = False
+        self._held.trim()
 
     def _set_aside(self, gathered: _Gathered, parked: ParkedKey) -> None:
         """Park a key, in memory at once: what comes next is folded before this is written."""
         gathered.parked.append(parked)
         self._parked.set_aside(parked.key, parked.position)
-
-    async def _start_documents(
-        self, groups: Mapping[str, list[Item]], changes: Mapping[str, Change]
-    ) -> dict[str, Folded]:
-        """The documents as they were before the block: changed a moment ago, held, or loaded in one request.
-
-        Those that are not there yet are left out.
-        """
-        started: dict[str, Folded] = {}
-        if self._folding.only_begins:
-            return started
-        held, begins = self._held, self._folding.begins
-        wanted: list[str] = []
-        for key, items in groups.items():
-            if known := changes.get(key) or held.get(key):
-                started[key] = Folded(known.version, known.document)
-            elif not (self._all_held or begins(items)):
-                wanted.append(key)
-        self._loads = bool(wanted)
-        if wanted:
-            await self._writes.finish()  # what has left memory must be in the store before it is loaded
-            for stored in (await self._read_store.load(self._index, wanted)).values():
-                started[stored.id] = Folded(stored.version, stored.document)
-        return started
 
     def _leave_out_parked(self, gathered: _Gathered) -> None:
         """Take out what was folded into documents that the write before could not write."""
@@ -306,12 +293,13 @@ class Projector:
         for key in lost:
             gathered.changes.pop(key, None)
             gathered.waiting[key] = gathered.waiting.get(key, 0) + gathered.events[key]
-            self._forget(key)
+            self._held.forget(key)
 
     # --- write
 
     async def _write(self, gathered: _Gathered, turn: Turn) -> None:
         """Write documents; in its turn, park those that cannot be, and move the checkpoint."""
+        begun_at, begun_ns = time.monotonic(), time.time_ns()
         parked = {key.key: key for key in gathered.parked}
         refused: Mapping[str, str] = {}
         if gathered.changes:
@@ -322,7 +310,7 @@ class Projector:
             parked.update(found)
             self._refused.update(found)
         for key in parked:
-            self._forget(key)
+            self._held.forget(key)
         await self._parked.park(list(parked.values()))
         self._parked.check_number()  # before the checkpoint: of too many refused documents, some were not looked at
         if gathered.waiting:
@@ -333,6 +321,11 @@ class Projector:
         if self._refresher.is_level:
             self.visible_position = self.position
         await self._save()
+        self._metrics.write_seconds.observe(time.monotonic() - begun_at)
+        events, documents = sum(gathered.events.values()), len(gathered.changes)
+        self._metrics.written(events=events, documents=documents, refused=len(refused), parked=len(parked))
+        if gathered.trace is not None:
+            gathered.trace.written(begun_ns, events=events, documents=documents)
 
     async def _find_refused(self, keys: list[str], until: int) -> dict[str, ParkedKey]:
         """The events after which the store does not take these documents any more; what was before them is written."""
@@ -396,5 +389,5 @@ class Projector:
         if not self._read_store.writes_are_visible:
             await self._read_store.refresh(self._index)
         for key in wanted:
-            self._forget(key)
+            self._held.forget(key)
         await self._parked.retried(wanted, failed)

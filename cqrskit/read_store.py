@@ -107,6 +107,9 @@ class ReadStore(Protocol):
     writes_are_visible: bool
     """Whether searches see a write at once, so that no refresh is needed."""
 
+    system: str
+    """The server's name, as OpenTelemetry has it."""
+
     async def open(self) -> None:
         """Get ready to serve; does not require the server to answer."""
 

@@ -15,7 +15,7 @@ import msgspec
 from cqrskit.commands import Command, HandlerRegistry
 from cqrskit.errors import Rejected, remembered_refusal
 
-__all__ = ["NewReceipt", "Receipt", "ReceiptCodec"]
+__all__ = ["NewReceipt", "Receipt", "ReceiptCodec", "RecordedReceipt"]
 
 CONTENT_BYTES_MAX = 1_024
 """A longer content is kept with digests in place of its long fields."""
@@ -32,6 +32,12 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     command: bytes
     outcome: bytes
     position: int
+
+
+class RecordedReceipt(Receipt, frozen=True, gc=False):
+    """A kept receipt as one who looks at all of them sees it: with the time of its decision."""
+
+    recorded_at: datetime
 
 
 class NewReceipt(msgspec.Struct, frozen=True, gc=False):

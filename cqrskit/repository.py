@@ -78,7 +78,7 @@ class Repository:
         """`size_max` aggregates and about `bytes_max` bytes are kept; the least recently changed go first.
 
         What is known as of a head before `required_as_of` counts as not known; with PRESUMED there, what is presumed
-        counts as known.
+        counts as known. `hits` and `misses` count streams that a batch named, `evictions` those that had to go.
         """
         self.now: datetime = datetime.now(UTC)
         self.conflicting_field: str | None = None
@@ -92,6 +92,9 @@ class Repository:
         self._size_max = size_max
         self._bytes_max = bytes_max
         self._bytes = 0
+        self.hits = 0
+        self.misses = 0
+        self.evictions = 0
         self._weights: dict[type[Aggregate], int] = {}
         self._known: OrderedDict[UUID, Loaded] = OrderedDict()
 
@@ -217,6 +220,9 @@ class Repository:
                 wanted[stream_id] = 0
             elif loaded.as_of < required:
                 wanted[stream_id] = 0 if loaded.aggregate is None else loaded.aggregate.version
+            else:
+                self.hits += 1
+        self.misses += len(wanted)
         return wanted
 
     def presume_absent(self, stream_ids: Iterable[UUID]) -> None:
@@ -315,6 +321,7 @@ class Repository:
         while len(known) > self._size_max or (self._bytes > self._bytes_max and known):
             _, loaded = known.popitem(last=False)
             self._bytes -= loaded.weight_bytes
+            self.evictions += 1
 
     def _put(self, stream_id: UUID, aggregate: Any, position: int, as_of: int) -> Loaded:
         self.forget((stream_id,))

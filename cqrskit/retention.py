@@ -35,7 +35,7 @@ class ReceiptPruner:
             except CqrskitError as error:
                 log.warning("receipts.not_pruned", reason=str(error))
             except Exception:
-                log.exception("receipts.not_pruned")
+                log.exception("receipts.failed")
             await asyncio.sleep(INTERVAL_SECONDS)
 
     async def prune(self) -> int:

@@ -100,11 +100,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     wait_timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=300)] = 5.0
     """How long a query waits for the position that its caller asked for."""
     health_lag_max_events: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000
-    """A projection that is further behind the log than this is reported as degraded."""
+    """A projection or a reaction that is further behind the log than this is reported as degraded."""
     health_lag_max_seconds: Annotated[float, msgspec.Meta(gt=0)] = 60.0
-    """A projection whose oldest event to fold is older than this is reported as degraded."""
+    """What waits for longer is degraded: the next event of a projection or a reaction, or a command that is overdue."""
     health_parked_keys_max: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """A projection with more parked keys than this is reported as degraded."""
+    """A projection with more parked keys than this is reported as degraded, and so are more parked due commands."""
     shutdown_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 20.0
     """How long a stopping process lets accepted commands and projectors finish."""
     host: str = "127.0.0.1"
@@ -119,6 +119,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Requests that it may send at once after it was silent."""
     metrics_open: bool = False
     """Whether `/metrics` answers everybody where the app has API keys; else it needs a key for reading."""
+    metrics_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    """Port at which `cqrskit project` shows its metrics to everybody. Unset: it has none."""
+    tracing: bool = False
+    """Whether traces are made, by OpenTelemetry (the extra `tracing`), whose `OTEL_` variables say where they go."""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     """Least severe log event that is written: debug, info, warning or error."""
 

@@ -1,6 +1,7 @@
 """Commands on their way to the executor, and the results on their way back to whoever gave them."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -9,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from cqrskit.collectors import Counts
 from cqrskit.commands import Command
 from cqrskit.errors import (
     Busy,
@@ -22,7 +24,8 @@ from cqrskit.errors import (
     ShuttingDown,
 )
 from cqrskit.events import Metadata
-from cqrskit.metrics import Outcomes
+from cqrskit.metrics import Metrics
+from cqrskit.tracing import CommandTrace, Tracer
 
 __all__ = [
     "KEY_LENGTH_MAX",
@@ -101,15 +104,19 @@ class Waiting(msgspec.Struct, gc=False):
     timeout_seconds: float
     submission: Any
     index: int
-    outcomes: Outcomes
+    outcomes: Counts
     contained_keys: tuple[str, ...] = ()
+    trace: CommandTrace | None = None
     resolved: bool = False
 
     def resolve(self, result: CommandResult | CqrskitError) -> None:
         """Take the result; only the first one counts."""
         if not self.resolved:
             self.resolved = True
-            self.outcomes.count(type(self.command).__name__, _outcome(result))
+            outcome = _outcome(result)
+            self.outcomes.count(type(self.command).__name__, outcome)
+            if self.trace is not None:
+                _end_trace(self.trace, outcome, result)
             self.submission.resolve(self.index, result)
 
 
@@ -119,9 +126,11 @@ class CommandQueue:
     `decided` are those that were decided already and wait until they can be appended, so that they can be given up too.
     """
 
-    def __init__(self, length_max: int, timeout_seconds: float, outcomes: Outcomes) -> None:
-        """`timeout_seconds` is how long a command waits whose caller does not say; `outcomes` counts how each ends."""
-        self._outcomes = outcomes
+    def __init__(self, length_max: int, timeout_seconds: float, metrics: Metrics, tracer: Tracer | None) -> None:
+        """`timeout_seconds` is how long a command waits whose caller does not say."""
+        self._tracer = tracer
+        self._outcomes = metrics.outcomes
+        self._queue_seconds = metrics.queue_seconds
         self.wake = asyncio.Event()
         self.decided: Sequence[Waiting] = ()
         self._timeout_seconds = timeout_seconds
@@ -139,12 +148,23 @@ class CommandQueue:
         contained = contained_keys_of(command)
         loop = asyncio.get_running_loop()
         submission = SingleSubmission(loop.create_future())
-        encoded = _encode_metadata(metadata, type(command))
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = loop.time() + wait_seconds
-        self._waiting.append(
-            Waiting(command, encoded, keys, deadline, wait_seconds, submission, 0, self._outcomes, contained)
+        waiting = Waiting(
+            command,
+            b"",
+            keys,
+            loop.time() + wait_seconds,
+            wait_seconds,
+            submission,
+            0,
+            self._outcomes,
+            contained,
         )
+        if self._tracer is None:
+            waiting.metadata = _encode_metadata(metadata, type(command))
+        else:
+            self._trace(self._tracer, waiting, metadata)
+        self._waiting.append(waiting)
         self.wake.set()
         return submission.future
 
@@ -164,21 +184,32 @@ class CommandQueue:
         deadline = loop.time() + wait_seconds
         encoded = {each: _encode_metadata(metadata, each) for each in {type(command) for command in commands}}
         for index, command in enumerate(commands):
-            self._waiting.append(
-                Waiting(
-                    command,
-                    encoded[type(command)],
-                    keys[index],
-                    deadline,
-                    wait_seconds,
-                    submission,
-                    index,
-                    self._outcomes,
-                    contained[index],
-                )
+            waiting = Waiting(
+                command,
+                encoded[type(command)],
+                keys[index],
+                deadline,
+                wait_seconds,
+                submission,
+                index,
+                self._outcomes,
+                contained[index],
             )
+            if self._tracer is not None:
+                self._trace(self._tracer, waiting, metadata)
+            self._waiting.append(waiting)
         self.wake.set()
         return submission.future
+
+    def _trace(self, tracer: Tracer, waiting: Waiting, metadata: Metadata | None) -> None:
+        """Begin a command's span; its events say that they come from there."""
+        command_class = type(waiting.command)
+        metadata = metadata or Metadata()
+        trace = CommandTrace(tracer, command_class.__name__, metadata.trace_parent)
+        if trace.span is not None:
+            metadata = msgspec.structs.replace(metadata, trace_parent=trace.span.trace_parent)
+            waiting.trace = trace if trace.span.is_recorded else None
+        waiting.metadata = _encode_metadata(metadata, command_class)
 
     def _require_room(self, commands: Sequence[Command]) -> None:
         if len(self._waiting) + len(commands) > self._length_max:
@@ -192,6 +223,7 @@ class CommandQueue:
         if not waiting:
             return []
         now = asyncio.get_running_loop().time()
+        self._queue_seconds.observe(max(now - waiting[0].deadline + waiting[0].timeout_seconds, 0.0))
         taken: list[Waiting] = []
         while waiting and len(taken) < count:
             next_one = waiting.popleft()
@@ -199,11 +231,21 @@ class CommandQueue:
                 _give_up(next_one)
             elif not next_one.resolved and not next_one.submission.future.done():
                 taken.append(next_one)
+        if self._tracer is not None:
+            at_ns = time.time_ns()
+            for each in taken:
+                if each.trace is not None:
+                    each.trace.taken(at_ns)
         return taken
 
     def put_back(self, commands: Iterable[Waiting]) -> None:
         """Let commands that were taken be the next ones again, in their order."""
-        self._waiting.extendleft(reversed(list(commands)))
+        again = list(commands)
+        self._waiting.extendleft(reversed(again))
+        if self._tracer is not None:
+            for each in again:
+                if each.trace is not None:
+                    each.trace.waits()
 
     async def give_up_late_ones(self) -> None:
         """Tell callers whose commands wait longer than they would, also while nothing moves; until cancelled."""
@@ -236,6 +278,13 @@ def _outcome(result: CommandResult | CqrskitError) -> str:
     if isinstance(result, CommandResult):
         return "replayed" if result.replayed else "accepted"
     return next((word for kind, word in OUTCOMES if isinstance(result, kind)), "failed")
+
+
+def _end_trace(trace: CommandTrace, outcome: str, result: CommandResult | CqrskitError) -> None:
+    position = result.position if isinstance(result, CommandResult) else None
+    refusal = result.code if isinstance(result, Rejected) else None
+    error = type(result).__name__ if isinstance(result, CqrskitError) else None
+    trace.end(outcome, position=position, refusal=refusal, error=error)
 
 
 def _give_up(waiting: Waiting) -> None:

@@ -64,8 +64,13 @@ class Worker:
         checkpoints: Checkpoints,
         settings: Settings,
         make_projector: MakeProjector,
+        on_retry: Callable[[], None],
     ) -> None:
-        """`make_projector` makes the projector of a partition for which a lease is held."""
+        """`make_projector` makes the projector of a partition for which a lease is held.
+
+        `on_retry` is called when a round could not be made because a server does not answer.
+        """
+        self._on_retry = on_retry
         self.name = worker_name()
         self.failures: dict[str, str] = {}
         """Why partitions of a projection, by its name, cannot go on here."""
@@ -76,7 +81,8 @@ class Worker:
         self._settings = settings
         self._make_projector = make_projector
         self._running: dict[Place, _Running] = {}
-        self._given_up: set[Place] = set()
+        self._given_up: dict[Place, int] = {}
+        self._resumptions: dict[str, int] = {}
         self._prepared: set[tuple[str, int]] = set()
         self._moved: dict[str, int] = {}
         self._pointed: dict[str, tuple[int, float]] = {}
@@ -162,6 +168,7 @@ class Worker:
                 await self._beat()
             except ServerUnavailable as error:
                 log.warning("worker.waits_for_server", worker=self.name, reason=str(error))
+                self._on_retry()
             except CqrskitError as error:
                 log.error("worker.failed", worker=self.name, reason=str(error))
 
@@ -171,6 +178,7 @@ class Worker:
         await self._renew()  # before all that may take long
         seconds = self._settings.lease_seconds
         generations = await self._checkpoints.generations()
+        self._note_resumptions(generations)
         wanted: dict[Place, float | None] = {}
         for projection in self._projections.values():
             wanted.update(await self._wanted(projection, generations))
@@ -183,6 +191,14 @@ class Worker:
                 free = (wanted[place] or 0) <= 0 and place not in self._running and place not in self._given_up
                 if free and sum(each in self._running for each in places) < share:
                     await self._take(place)
+
+    def _note_resumptions(self, generations: Sequence[Generation]) -> None:
+        """Partitions that were given up before somebody resumed the projection are tried again, from their index on."""
+        self._resumptions.update((each.projection, each.resumptions) for each in generations)
+        for place, before in list(self._given_up.items()):
+            if before < self._resumptions[place[0]]:
+                del self._given_up[place]
+                self._prepared.discard(place[:2])
 
     async def _wanted(
         self, projection: type[Projection], generations: Sequence[Generation]
@@ -262,7 +278,7 @@ class Worker:
             if error is not None and not isinstance(error, LeaseLost):
                 reason = str(error) if isinstance(error, CqrskitError) else f"{type(error).__name__}: {error}"
                 self.failures[place[0]] = reason
-                self._given_up.add(place)
+                self._given_up[place] = self._resumptions[place[0]]
                 log.error("projector.stopped", projection=place[0], reason=reason, exc_info=error)
                 await self._checkpoints.fail(running.lease, reason)
             await self._end([place])

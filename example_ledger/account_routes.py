@@ -9,8 +9,8 @@ from litestar import Response, get, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
-from cqrskit import All, Command, Match, Query, Range, Reader, Sort, Term
-from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses
+from cqrskit import AggregateExists, All, Command, Match, Query, Range, Reader, Sort, Term
+from cqrskit.web import Commands, MinPosition, command_reply, problem_statuses, refusals
 from example_ledger.account_commands import (
     CloseAccount,
     FreezeAccount,
@@ -19,9 +19,9 @@ from example_ledger.account_commands import (
     UnfreezeAccount,
 )
 from example_ledger.accounts import Metadata, OpenAccount, OverdraftLimit
-from example_ledger.money import AccountStatus, AccountType
+from example_ledger.money import AccountStatus, AccountType, Currency
 from example_ledger.read_models import Accounts, StatementLines
-from example_ledger.refusals import AccountNotFound
+from example_ledger.refusals import AccountClosed, AccountNotEmpty, AccountNotFound, LimitBelowUse
 from example_ledger.replies import (
     AccountItem,
     AccountList,
@@ -30,26 +30,31 @@ from example_ledger.replies import (
     Limit,
     LineItem,
     OpeningReply,
+    Since,
     Statement,
+    Until,
     creation_reply,
+    execute_new,
     item_of,
 )
 
-__all__ = ["ACCOUNT_ROUTES", "LimitBody", "MetadataBody"]
+__all__ = ["ACCOUNT_ROUTES", "SORT", "LimitBody", "MetadataBody", "effective_between", "sort_of"]
 
-KNOWN_ACCOUNT = problem_statuses(account_not_found=404)
+KNOWN_ACCOUNT = problem_statuses(account_not_found=404) | refusals(AccountNotFound)
+OPEN_ACCOUNT = KNOWN_ACCOUNT | refusals(AccountNotFound, AccountClosed)
 
+SORT = "with `-` before it: largest or latest first"
 AccountSort = Literal["name", "-name", "balance", "-balance", "opened_at", "-opened_at"]
 
 
-@post("/accounts")
+@post("/accounts", opt=refusals(AggregateExists))
 async def open_account(data: JSONBody[OpenAccount], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
     """Open an account. The same request again gives the first reply."""
-    result = await commands.execute(data)
+    result = await execute_new(data, data.account_id, commands)
     return creation_reply(OpeningReply(data.account_id, result.position), result)
 
 
-@get("/accounts/{account_id:uuid}", opt=problem_statuses(account_not_found=404))
+@get("/accounts/{account_id:uuid}", opt=KNOWN_ACCOUNT)
 async def show_account(
     account_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition
 ) -> AccountReply:
@@ -67,15 +72,15 @@ async def show_account(
 async def list_accounts(
     reader: NamedDependency[Reader],
     min_position: MinPosition,
-    q: FromQuery[str | None] = None,
+    q: Annotated[str | None, QueryParameter(description="words of name and metadata")] = None,
     type: FromQuery[AccountType | None] = None,
-    currency: FromQuery[str | None] = None,
+    currency: FromQuery[Currency | None] = None,
     status: FromQuery[AccountStatus | None] = None,
-    sort: FromQuery[AccountSort] = "name",
+    sort: Annotated[AccountSort, QueryParameter(description=SORT)] = "name",
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> AccountList:
-    """Accounts by name; `q` looks for words in names and metadata."""
+    """Accounts, by name unless told otherwise."""
     conditions = [Term(field, value) for field, value in _given(type=type, currency=currency, status=status)]
     where = All(*conditions) if q is None else All(*conditions, Match(("name", "metadata_text"), q))
     query = Query(where=where, sort=[sort_of(sort)], limit=limit, cursor=cursor)
@@ -93,15 +98,13 @@ def sort_of(name: str) -> Sort:
     return Sort(name.removeprefix("-"), descending=name.startswith("-"))
 
 
-@get("/accounts/{account_id:uuid}/statement", opt=problem_statuses(account_not_found=404))
+@get("/accounts/{account_id:uuid}/statement", opt=KNOWN_ACCOUNT)
 async def show_statement(
     account_id: FromPath[UUID],
     reader: NamedDependency[Reader],
     min_position: MinPosition,
-    since: Annotated[
-        datetime | None, QueryParameter(name="from", description="effective at this moment or later")
-    ] = None,
-    until: Annotated[datetime | None, QueryParameter(name="to", description="effective before this moment")] = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Statement:
@@ -136,25 +139,30 @@ class MetadataBody(msgspec.Struct, forbid_unknown_fields=True):
     metadata: Metadata
 
 
-@post("/accounts/{account_id:uuid}/freeze", status_code=200, opt=KNOWN_ACCOUNT)
+@post("/accounts/{account_id:uuid}/freeze", status_code=200, opt=OPEN_ACCOUNT)
 async def freeze_account(account_id: FromPath[UUID], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
     """Let no money in or out. A frozen account stays as it is."""
     return await _changed(FreezeAccount(account_id=account_id), account_id, commands)
 
 
-@post("/accounts/{account_id:uuid}/unfreeze", status_code=200, opt=KNOWN_ACCOUNT)
+@post("/accounts/{account_id:uuid}/unfreeze", status_code=200, opt=OPEN_ACCOUNT)
 async def unfreeze_account(account_id: FromPath[UUID], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
     """Let a frozen account take movements again. An open account stays as it is."""
     return await _changed(UnfreezeAccount(account_id=account_id), account_id, commands)
 
 
-@post("/accounts/{account_id:uuid}/close", status_code=200, opt=KNOWN_ACCOUNT)
+@post(
+    "/accounts/{account_id:uuid}/close", status_code=200, opt=KNOWN_ACCOUNT | refusals(AccountNotFound, AccountNotEmpty)
+)
 async def close_account(account_id: FromPath[UUID], commands: NamedDependency[Commands]) -> Response[OpeningReply]:
     """End an empty account for good. A closed account stays as it is."""
     return await _changed(CloseAccount(account_id=account_id), account_id, commands)
 
 
-@put("/accounts/{account_id:uuid}/overdraft-limit", opt=KNOWN_ACCOUNT)
+@put(
+    "/accounts/{account_id:uuid}/overdraft-limit",
+    opt=KNOWN_ACCOUNT | refusals(AccountNotFound, AccountClosed, LimitBelowUse),
+)
 async def set_overdraft_limit(
     account_id: FromPath[UUID], data: JSONBody[LimitBody], commands: NamedDependency[Commands]
 ) -> Response[OpeningReply]:

@@ -33,15 +33,17 @@ __all__ = [
 ]
 
 WITHOUT_NUL = "^[^\\x00]*$"
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL, examples=["Ann's savings"])]
 Metadata = Annotated[
     dict[
         Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=WITHOUT_NUL)],
         Annotated[str, msgspec.Meta(max_length=500, pattern=WITHOUT_NUL)],
     ],
-    msgspec.Meta(max_length=50, description="at most 50 texts of your own, by name"),
+    msgspec.Meta(max_length=50, description="at most 50 texts of your own, by name", examples=[{"city": "Bern"}]),
 ]
-OverdraftLimit = Annotated[int, msgspec.Meta(ge=0, le=AMOUNT_MAX)]
+OverdraftLimit = Annotated[
+    int, msgspec.Meta(ge=0, le=AMOUNT_MAX, description="minor units that it may be overdrawn by", examples=[50_000])
+]
 
 
 class MoneyMoved(Aggregate.Event):
@@ -289,7 +291,7 @@ def open_account(command: OpenAccount, repository: Repository) -> Opening:
     A retry gets the first reply from its receipt; without one it is recognised by what the account was opened with.
     """
     if repository.conflicting_field is not None:
-        raise AggregateExists("Account", command.account_id)
+        raise _exists(command.account_id, repository.conflicting_field)
     existing = repository.find(Account, command.account_id)
     if existing is None:
         repository.create(
@@ -302,13 +304,20 @@ def open_account(command: OpenAccount, repository: Repository) -> Opening:
             metadata=command.metadata,
         )
         return Opening(command.account_id)
-    same = (
-        existing.name == command.name
-        and existing.type == command.type
-        and existing.currency == command.currency
-        and existing.overdraft_limit_at_opening == command.overdraft_limit
-        and existing.metadata_at_opening == command.metadata
-    )
-    if not same:
-        raise AggregateExists("Account", command.account_id)
+    opened_with = {
+        "name": existing.name,
+        "type": existing.type,
+        "currency": existing.currency,
+        "overdraft_limit": existing.overdraft_limit_at_opening,
+        "metadata": existing.metadata_at_opening,
+    }
+    for field, value in opened_with.items():
+        if getattr(command, field) != value:
+            raise _exists(command.account_id, field)
     return Opening(command.account_id)
+
+
+def _exists(account_id: UUID, differing_field: str) -> AggregateExists:
+    refusal = AggregateExists("Account", account_id)
+    refusal.details["field"] = differing_field
+    return refusal

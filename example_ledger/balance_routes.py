@@ -8,12 +8,12 @@ import msgspec
 from litestar import get
 from litestar.di import NamedDependency
 from litestar.exceptions import ValidationException
-from litestar.params import FromPath, FromQuery, QueryParameter
+from litestar.params import FromPath, QueryParameter
 
 from cqrskit import Reader
-from cqrskit.web import MinPosition, problem_statuses
+from cqrskit.web import MinPosition, problem_statuses, refusals
 from example_ledger.daily_totals import balance_as_effective, balance_as_recorded
-from example_ledger.movements import EFFECTIVE_MAX, EFFECTIVE_MIN
+from example_ledger.movements import EFFECTIVE_MAX, EFFECTIVE_MIN, YEARS
 from example_ledger.read_models import Accounts
 from example_ledger.refusals import AccountNotFound
 from example_ledger.replies import BalanceReply
@@ -21,18 +21,22 @@ from example_ledger.replies import BalanceReply
 __all__ = ["BALANCE_ROUTES"]
 
 DATE_LENGTH = len("2026-01-31")
+At = Annotated[
+    str,
+    msgspec.Meta(extra_json_schema={"anyOf": [{"format": "date"}, {"format": "date-time"}], "pattern": YEARS}),
+    QueryParameter(description="a date, 2026-01-31, which means its end in UTC, or a moment, 2026-01-31T12:00:00Z"),
+]
 
 
-@get("/accounts/{account_id:uuid}/balance", opt=problem_statuses(account_not_found=404))
+@get("/accounts/{account_id:uuid}/balance", opt=problem_statuses(account_not_found=404) | refusals(AccountNotFound))
 async def show_balance(
     account_id: FromPath[UUID],
     reader: NamedDependency[Reader],
     min_position: MinPosition,
-    at: Annotated[
-        str,
-        QueryParameter(description="a date, 2026-01-31, which means its end in UTC, or a moment, 2026-01-31T12:00:00Z"),
-    ],
-    basis: FromQuery[Literal["effective", "recorded"]] = "effective",
+    at: At,
+    basis: Annotated[
+        Literal["effective", "recorded"], QueryParameter(description="which of the two times of a movement counts")
+    ] = "effective",
 ) -> BalanceReply:
     """What an account had at a moment: by what is effective then, or by what had been recorded by then."""
     moment = _moment_of(at)

@@ -7,7 +7,7 @@ import msgspec
 
 from cqrskit import Command, Repository, handles, new_id
 from example_ledger.accounts import Metadata
-from example_ledger.money import Currency, Direction, Leg
+from example_ledger.money import Amount, Currency, Direction, Leg
 from example_ledger.movements import Moment, Movement, check_amount, check_moment, check_room, find_accounts, move_all
 from example_ledger.refusals import SameAccount, TransferConflict, UnbalancedEntry
 from example_ledger.transfers import Description, Reference, Transfer
@@ -22,7 +22,7 @@ class EntryLeg(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     account_id: UUID
     direction: Direction
-    amount: int
+    amount: Amount
 
 
 class PostEntry(Command):

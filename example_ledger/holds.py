@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Command, Repository, handles, new_id
 from example_ledger.accounts import Account, Metadata
-from example_ledger.money import Currency
+from example_ledger.money import Amount, Currency
 from example_ledger.movements import (
     Moment,
     check_amount,
@@ -37,6 +37,7 @@ __all__ = [
     "PlaceHold",
     "VoidHold",
     "capture_hold",
+    "due_key_of",
     "expire_hold",
     "place_hold",
     "void_hold",
@@ -55,7 +56,7 @@ class PlaceHold(Command):
     hold_id: UUID = msgspec.field(default_factory=new_id)
     debit_account_id: UUID
     credit_account_id: UUID
-    amount: int
+    amount: Amount
     currency: Currency
     expires_in_seconds: Annotated[int, msgspec.Meta(ge=1, le=EXPIRES_IN_SECONDS_MAX)] | None = None
     description: Description | None = None
@@ -80,7 +81,7 @@ class CaptureHold(Command):
     """Move what is held, or a part of it; the rest is free again. Without an `amount` all of it."""
 
     hold_id: UUID
-    amount: int | None = None
+    amount: Amount | None = None
     effective_at: Moment | None = None
 
     def __post_init__(self) -> None:
@@ -111,6 +112,11 @@ class HoldState(msgspec.Struct, frozen=True):
     status: Status
     amount: int
     expires_at: datetime | None
+
+
+def due_key_of(hold_id: UUID) -> str:
+    """The key of the due command that expires a hold."""
+    return f"hold:{hold_id}"
 
 
 @handles(PlaceHold, sees_key_conflicts=True)
@@ -209,20 +215,16 @@ def expire_hold(command: ExpireHold, repository: Repository) -> HoldState:
     return HoldState(hold.id, hold.status, amount, hold.expires_at)
 
 
-def _due_key(hold_id: UUID) -> str:
-    return f"hold:{hold_id}"
-
-
 def _schedule_expiry(hold: Transfer, repository: Repository) -> None:
     if hold.expires_at is not None:
         command = ExpireHold(hold_id=hold.id, by_itself=True)
-        repository.schedule(command, at=hold.expires_at, key=_due_key(hold.id))
+        repository.schedule(command, at=hold.expires_at, key=due_key_of(hold.id))
 
 
 def _take_back_expiry(hold: Transfer, repository: Repository) -> None:
     """Nobody needs to look at a hold that has ended. One who does all the same finds that there is nothing to do."""
     if hold.expires_at is not None:
-        repository.unschedule(_due_key(hold.id))
+        repository.unschedule(due_key_of(hold.id))
 
 
 def _find(hold_id: UUID, repository: Repository) -> Transfer | None:

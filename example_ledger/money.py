@@ -8,6 +8,7 @@ import msgspec
 __all__ = [
     "AMOUNT_MAX",
     "AccountType",
+    "Amount",
     "Currency",
     "Direction",
     "Leg",
@@ -25,10 +26,19 @@ IN_WORDS = "ISO 4217, or 3 to 12 A-Z and 0-9"
 Currency = Annotated[
     str,
     # To Python, though not to JavaScript, a $ alone matches before a newline at the end too.
-    msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{2,11}(?!\n)$", description=IN_WORDS),
+    msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{2,11}(?!\n)$", description=IN_WORDS, examples=["EUR"]),
 ]
 StoredCurrency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description=IN_WORDS)]
 """The currency of an event. A command's is stricter: what was once stored stays readable."""
+Amount = Annotated[
+    int,
+    msgspec.Meta(
+        description="minor units, such as cents; another number is refused as `invalid_amount`",
+        examples=[1250],
+        extra_json_schema={"minimum": 1, "maximum": AMOUNT_MAX},
+    ),
+]
+"""An amount that is asked for. The domain holds its bounds, since its refusal has a place in the order of refusals."""
 AccountType = Literal["asset", "expense", "liability", "equity", "income"]
 AccountStatus = Literal["open", "frozen", "closed"]
 Direction = Literal["debit", "credit"]

@@ -16,6 +16,7 @@ from example_ledger.refusals import AccountClosed, AccountFrozen, AccountNotFoun
 __all__ = [
     "EFFECTIVE_MAX",
     "EFFECTIVE_MIN",
+    "YEARS",
     "Moment",
     "Movement",
     "check_amount",
@@ -29,8 +30,18 @@ __all__ = [
 EFFECTIVE_MIN = datetime(1970, 1, 1, tzinfo=UTC)
 EFFECTIVE_MAX = datetime(2261, 12, 31, tzinfo=UTC)
 """Read models search moments from 1970 to 2261."""
+YEARS = "^(19[7-9][0-9]|2(0[0-9]|1[0-9]|2[0-5])[0-9]|226[01])-"
+"""These years, for the description of the API."""
 
-Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Moment = Annotated[
+    datetime,
+    msgspec.Meta(
+        tz=True,
+        description="RFC 3339 with a time zone, from 1970 to 2261",
+        examples=["2026-01-31T12:00:00Z"],
+        extra_json_schema={"pattern": YEARS},
+    ),
+]
 Movement = tuple[Direction, Account, int]
 """One leg of a decision: on which side of which account how much moves, in minor units."""
 

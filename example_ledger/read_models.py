@@ -123,7 +123,7 @@ class StatementLine(msgspec.Struct, frozen=True):
     balance: int
     counterparty_account_id: UUID | None
     description: Annotated[str | None, Unindexed()]
-    effective_at: datetime
+    effective_at: Annotated[datetime, Indexed(within="account_id")]
     recorded_at: datetime
 
 

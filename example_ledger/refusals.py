@@ -3,10 +3,11 @@
 from datetime import datetime
 from uuid import UUID
 
-from cqrskit import Rejected
+from cqrskit import AggregateExists, Rejected
 from example_ledger.money import AMOUNT_MAX
 
 __all__ = [
+    "REFUSALS_OF_MOVEMENTS",
     "AccountClosed",
     "AccountFrozen",
     "AccountNotEmpty",
@@ -273,3 +274,18 @@ class BatchAborted(Rejected):
         super().__init__(f"transfer {place} of the batch was refused: {refusal}", place=place, code=refusal.code)
         self.place = place
         self.refusal = refusal
+
+
+REFUSALS_OF_MOVEMENTS = (
+    InvalidAmount,
+    SameAccount,
+    AccountNotFound,
+    CurrencyMismatch,
+    AccountClosed,
+    AccountFrozen,
+    TransferConflict,
+    InsufficientFunds,
+    AmountOverflow,
+    AggregateExists,
+)
+"""What a transfer, an entry or a hold can be refused for when it is made; the last one if its id is an account's."""

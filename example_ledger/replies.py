@@ -8,10 +8,12 @@ import msgspec
 from litestar import Response
 from litestar.params import QueryParameter
 
-from cqrskit import CommandResult, Stored
-from cqrskit.web import command_reply
+from cqrskit import AggregateExists, Command, CommandResult, IdempotencyConflict, Stored
+from cqrskit.web import Commands, command_reply
 from example_ledger.money import AccountType, Currency, Direction, Leg
+from example_ledger.movements import Moment
 from example_ledger.read_models import SideTotals
+from example_ledger.refusals import TransferConflict
 from example_ledger.transfer_documents import TransferState
 from example_ledger.transfers import Status
 
@@ -31,12 +33,15 @@ __all__ = [
     "OpeningReply",
     "PostingReply",
     "ReversalReply",
+    "Since",
     "Statement",
     "TransferItem",
     "TransferList",
     "TransferReply",
     "TrialReply",
+    "Until",
     "creation_reply",
+    "execute_new",
     "item_of",
 ]
 
@@ -49,7 +54,34 @@ Stale = Annotated[
         description="there, and true, only if an event could not be folded into this: it is older than the rest"
     ),
 ]
+Position = Annotated[
+    int,
+    msgspec.Meta(
+        description="of the command's last event in the log: a query with it as `min_position` sees what was done",
+        examples=[1207],
+        extra_json_schema={"minimum": 0},
+    ),
+]
+AsOf = Annotated[
+    int,
+    msgspec.Meta(
+        description="the answer has every event up to this position", examples=[1207], extra_json_schema={"minimum": 0}
+    ),
+]
+Next = Annotated[
+    str | None, msgspec.Meta(description="the `cursor` of the next page; null at the end, otherwise more may follow")
+]
+MinorUnits = Annotated[int, msgspec.Meta(description="minor units", examples=[1250], extra_json_schema={"minimum": 0})]
+Sum = Annotated[int, msgspec.Meta(description="minor units; may exceed 64 bits", extra_json_schema={"minimum": 0})]
+Balance = Annotated[
+    int, msgspec.Meta(description="minor units, on the account's normal side; negative when it is overdrawn")
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=1_000, description="rows on this page")]
+Since = Annotated[
+    Moment | None,
+    QueryParameter(name="from", description="effective at this moment or later"),
+]
+Until = Annotated[Moment | None, QueryParameter(name="to", description="effective before this moment")]
 Cursor = Annotated[str | None, QueryParameter(description="the `next` of the page before")]
 
 
@@ -59,6 +91,17 @@ def creation_reply(content: T, result: CommandResult) -> Response[T]:
     Where receipts are kept for a while only, a handler recognises a later retry by its id, and then appends nothing.
     """
     return command_reply(content, msgspec.structs.replace(result, replayed=not result.appended))
+
+
+async def execute_new(command: Command, new_id: UUID, commands: Commands) -> CommandResult:
+    """Give a command that makes something new; a refusal about an id which the sender never named speaks of the key."""
+    try:
+        return await commands.execute(command)
+    except (TransferConflict, AggregateExists) as refusal:
+        key = commands.sent_key_for(new_id)
+        if key is None:
+            raise
+        raise IdempotencyConflict(key, str(refusal.details.get("field", "content"))) from refusal
 
 
 def item_of(row: Stored, item_class: type[Item]) -> Item:
@@ -72,7 +115,7 @@ class OpeningReply(msgspec.Struct):
     """The reply to POST /accounts, and to what is done with an account."""
 
     account_id: UUID
-    position: int
+    position: Position
 
 
 class PostingReply(msgspec.Struct):
@@ -80,7 +123,7 @@ class PostingReply(msgspec.Struct):
 
     transfer_id: UUID
     status: Literal["posted"]
-    position: int
+    position: Position
 
 
 class EntryReply(msgspec.Struct):
@@ -88,7 +131,7 @@ class EntryReply(msgspec.Struct):
 
     entry_id: UUID
     status: Literal["posted"]
-    position: int
+    position: Position
 
 
 class HoldReply(msgspec.Struct):
@@ -101,7 +144,7 @@ class HoldReply(msgspec.Struct):
     status: Status
     amount: int
     expires_at: datetime | None
-    position: int
+    position: Position
 
 
 class ReversalReply(msgspec.Struct):
@@ -110,7 +153,7 @@ class ReversalReply(msgspec.Struct):
     reversal_id: UUID
     transfer_id: UUID
     amount: int
-    position: int
+    position: Position
 
 
 class BatchResult(msgspec.Struct, omit_defaults=True):
@@ -122,13 +165,16 @@ class BatchResult(msgspec.Struct, omit_defaults=True):
 
     transfer_id: UUID
     status: Literal["posted", "rejected", "unsettled"]
-    code: str | None = None
+    code: Annotated[
+        str | None,
+        msgspec.Meta(description="of the refusal, or why it is unsettled; not there for one that was posted"),
+    ] = None
 
 
 class BatchReply(msgspec.Struct):
     """The reply to POST /transfers/batch, in the order sent."""
 
-    position: int
+    position: Position
     results: list[BatchResult]
 
 
@@ -140,13 +186,15 @@ class AccountItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     type: AccountType
     currency: Currency
     status: Literal["open", "frozen", "closed"]
-    balance: int
-    available: int
-    debits_posted: int
-    credits_posted: int
-    debits_pending: int
-    credits_pending: int
-    overdraft_limit: int | None
+    balance: Balance
+    available: Annotated[int, msgspec.Meta(description="the balance less the holds that would reduce it")]
+    debits_posted: MinorUnits
+    credits_posted: MinorUnits
+    debits_pending: MinorUnits
+    credits_pending: MinorUnits
+    overdraft_limit: Annotated[
+        int | None, msgspec.Meta(description="how far available may fall below zero; null: without limit")
+    ]
     metadata: dict[str, str]
     stale: Stale = False
 
@@ -154,26 +202,28 @@ class AccountItem(msgspec.Struct, kw_only=True, omit_defaults=True):
 class AccountReply(AccountItem, kw_only=True, omit_defaults=True):
     """The reply to GET /accounts/{id}."""
 
-    as_of_position: int
+    as_of_position: AsOf
 
 
 class AccountList(msgspec.Struct):
     """The reply to GET /accounts."""
 
     items: list[AccountItem]
-    next: str | None
-    as_of_position: int
+    next: Next
+    as_of_position: AsOf
 
 
 class LineItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One line of a statement."""
 
-    position: int
+    position: Annotated[int, msgspec.Meta(description="of the event that moved the money")]
     transfer_id: UUID
     direction: Direction
-    amount: int
-    balance: int
-    counterparty_account_id: UUID | None
+    amount: MinorUnits
+    balance: Annotated[int, msgspec.Meta(description="of the account after this movement")]
+    counterparty_account_id: Annotated[
+        UUID | None, msgspec.Meta(description="null where the other side of an entry has several accounts")
+    ]
     description: str | None
     effective_at: datetime
     recorded_at: datetime
@@ -184,8 +234,8 @@ class Statement(msgspec.Struct):
     """The reply to GET /accounts/{id}/statement, newest first."""
 
     items: list[LineItem]
-    next: str | None
-    as_of_position: int
+    next: Next
+    as_of_position: AsOf
 
 
 class TransferItem(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -193,7 +243,7 @@ class TransferItem(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     transfer_id: UUID
     status: TransferState
-    amount: int
+    amount: Annotated[int, msgspec.Meta(description="minor units of one side; of a hold, what is held or was captured")]
     currency: Currency
     legs: list[Leg]
     description: str | None
@@ -201,34 +251,34 @@ class TransferItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     metadata: dict[str, str]
     effective_at: datetime
     recorded_at: datetime
-    position: int
-    reverses: UUID | None = None
-    reversed_amount: int = 0
-    held_amount: int | None = None
-    expires_at: datetime | None = None
+    position: Annotated[int, msgspec.Meta(description="of the event that made it")]
+    reverses: Annotated[UUID | None, msgspec.Meta(description="of a reversal: the transfer that it moves back")] = None
+    reversed_amount: Annotated[int, msgspec.Meta(description="how much of it was moved back")] = 0
+    held_amount: Annotated[int | None, msgspec.Meta(description="of a captured hold: what was held")] = None
+    expires_at: Annotated[datetime | None, msgspec.Meta(description="of a hold: when it ends")] = None
     stale: Stale = False
 
 
 class TransferReply(TransferItem, kw_only=True, omit_defaults=True):
     """The reply to GET /transfers/{id}."""
 
-    as_of_position: int
+    as_of_position: AsOf
 
 
 class TransferList(msgspec.Struct):
     """The reply to GET /transfers."""
 
     items: list[TransferItem]
-    next: str | None
-    as_of_position: int
+    next: Next
+    as_of_position: AsOf
 
 
 class CurrencyTrial(msgspec.Struct, omit_defaults=True):
     """The trial balance of one currency; `balanced` when both sides are equal."""
 
     currency: Currency
-    debits: int
-    credits: int
+    debits: Sum
+    credits: Sum
     balanced: bool
     by_type: dict[str, SideTotals]
     stale: Stale = False
@@ -237,10 +287,10 @@ class CurrencyTrial(msgspec.Struct, omit_defaults=True):
 class BalanceReply(msgspec.Struct, omit_defaults=True):
     """The reply to GET /accounts/{id}/balance; `at` is the request's."""
 
-    balance: int
+    balance: Balance
     at: str
     basis: Literal["effective", "recorded"]
-    as_of_position: int
+    as_of_position: AsOf
     stale: Stale = False
 
 
@@ -248,4 +298,4 @@ class TrialReply(msgspec.Struct):
     """The reply to GET /trial-balance."""
 
     currencies: list[CurrencyTrial]
-    as_of_position: int
+    as_of_position: AsOf

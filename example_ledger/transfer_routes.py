@@ -1,6 +1,5 @@
 """HTTP routes of transfers: post one or many, show one, list them; and the trial balance."""
 
-from datetime import datetime
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from cqrskit import (
     CommitUnknown,
     Condition,
     CqrskitError,
+    IdempotencyConflict,
     Match,
     Query,
     Range,
@@ -26,11 +26,11 @@ from cqrskit import (
     Stored,
     Term,
 )
-from cqrskit.web import Commands, MinPosition, command_reply, problem_code, problem_statuses
-from example_ledger.account_routes import effective_between, sort_of
+from cqrskit.web import Commands, MinPosition, command_reply, problem_code, problem_statuses, refusals
+from example_ledger.account_routes import SORT, effective_between, sort_of
 from example_ledger.money import AMOUNT_MAX
 from example_ledger.read_models import TrialBalance, TrialBalances
-from example_ledger.refusals import BatchAborted, TransferNotFound
+from example_ledger.refusals import REFUSALS_OF_MOVEMENTS, BatchAborted, TransferConflict, TransferNotFound
 from example_ledger.replies import (
     BatchReply,
     BatchResult,
@@ -38,11 +38,14 @@ from example_ledger.replies import (
     Cursor,
     Limit,
     PostingReply,
+    Since,
     TransferItem,
     TransferList,
     TransferReply,
     TrialReply,
+    Until,
     creation_reply,
+    execute_new,
     item_of,
 )
 from example_ledger.transfer_documents import Transfers, TransferState
@@ -51,7 +54,9 @@ from example_ledger.transfers import BATCH_SIZE_MAX, PostBatch, PostTransfer
 __all__ = ["TRANSFER_ROUTES", "BatchBody"]
 
 TransferSort = Literal["position", "-position", "amount", "-amount", "effective_at", "-effective_at"]
-AmountBound = Annotated[int | None, QueryParameter(ge=0, le=AMOUNT_MAX)]
+AmountBound = Annotated[
+    int | None, QueryParameter(ge=0, le=AMOUNT_MAX, description="minor units, this amount included")
+]
 
 
 class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,14 +66,14 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
     transfers: Annotated[list[PostTransfer], msgspec.Meta(min_length=1, max_length=BATCH_SIZE_MAX)]
 
 
-@post("/transfers")
+@post("/transfers", opt=refusals(*REFUSALS_OF_MOVEMENTS))
 async def post_transfer(data: JSONBody[PostTransfer], commands: NamedDependency[Commands]) -> Response[PostingReply]:
     """Move money. The transfer id makes a retry safe: it gives the first reply. So does an Idempotency-Key."""
-    result = await commands.execute(data)
+    result = await execute_new(data, data.transfer_id, commands)
     return creation_reply(PostingReply(data.transfer_id, "posted", result.position), result)
 
 
-@post("/transfers/batch", status_code=200)
+@post("/transfers/batch", status_code=200, opt=refusals())
 async def post_batch(
     data: JSONBody[BatchBody], commands: NamedDependency[Commands], runtime: NamedDependency[Runtime]
 ) -> Response[BatchReply]:
@@ -127,7 +132,9 @@ async def _post_independently(
         raise found[0]
     for transfer, result in zip(transfers, found, strict=True):
         if isinstance(result, Rejected):
-            results.append(BatchResult(transfer.transfer_id, "rejected", result.code))
+            key = commands.sent_key_for(transfer.transfer_id) if isinstance(result, TransferConflict) else None
+            code = result.code if key is None else IdempotencyConflict.code
+            results.append(BatchResult(transfer.transfer_id, "rejected", code))
             replayed = replayed and result.replayed
         elif isinstance(result, CqrskitError):
             results.append(_unsettled(transfer, result))
@@ -149,7 +156,7 @@ def _unsettled(transfer: PostTransfer, error: CqrskitError) -> BatchResult:
     return BatchResult(transfer.transfer_id, "unsettled", problem_code(error))
 
 
-@get("/transfers/{transfer_id:uuid}", opt=problem_statuses(transfer_not_found=404))
+@get("/transfers/{transfer_id:uuid}", opt=problem_statuses(transfer_not_found=404) | refusals(TransferNotFound))
 async def show_transfer(
     transfer_id: FromPath[UUID], reader: NamedDependency[Reader], min_position: MinPosition
 ) -> TransferReply:
@@ -165,20 +172,18 @@ async def show_transfer(
 async def list_transfers(
     reader: NamedDependency[Reader],
     min_position: MinPosition,
-    q: FromQuery[str | None] = None,
-    account_id: FromQuery[UUID | None] = None,
+    q: Annotated[str | None, QueryParameter(description="words of description and reference")] = None,
+    account_id: Annotated[UUID | None, QueryParameter(description="on either side")] = None,
     status: FromQuery[TransferState | None] = None,
     min_amount: AmountBound = None,
     max_amount: AmountBound = None,
-    since: Annotated[
-        datetime | None, QueryParameter(name="from", description="effective at this moment or later")
-    ] = None,
-    until: Annotated[datetime | None, QueryParameter(name="to", description="effective before this moment")] = None,
-    sort: FromQuery[TransferSort] = "-position",
+    since: Since = None,
+    until: Until = None,
+    sort: Annotated[TransferSort, QueryParameter(description=SORT)] = "-position",
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> TransferList:
-    """Transfers, newest first; `q` looks for words in description and reference."""
+    """Transfers, newest first unless told otherwise; entries, holds and reversals are transfers too."""
     conditions: list[Condition] = [*effective_between(since, until)]
     if q is not None:
         conditions.append(Match(("description", "reference"), q))

@@ -8,7 +8,7 @@ import msgspec
 
 from cqrskit import Aggregate, Command, Rejected, Repository, handles, new_id
 from example_ledger.accounts import WITHOUT_NUL, Metadata
-from example_ledger.money import Currency, Leg, StoredCurrency
+from example_ledger.money import Amount, Currency, Leg, StoredCurrency
 from example_ledger.movements import (
     Moment,
     check_amount,
@@ -37,8 +37,8 @@ __all__ = [
 
 BATCH_SIZE_MAX = 8_192
 
-Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL)]
-Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL)]
+Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL, examples=["rent for May"])]
+Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL, examples=["invoice 4711"])]
 Status = Literal["posted", "held", "captured", "voided", "expired"]
 Kind = Literal["transfer", "entry", "hold", "reversal"]
 
@@ -260,7 +260,7 @@ class PostTransfer(Command):
     transfer_id: UUID = msgspec.field(default_factory=new_id)
     debit_account_id: UUID
     credit_account_id: UUID
-    amount: int
+    amount: Amount
     currency: Currency
     description: Description | None = None
     reference: Reference | None = None

@@ -7,7 +7,6 @@ from uuid import UUID
 import msgspec
 import rich_click as click
 
-from cqrskit.application import database_url
 from cqrskit.cli.running import common_options, json_option, run_until_stopped
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError
@@ -16,6 +15,7 @@ from cqrskit.events import RecordedEvent
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.event_store import PostgresEventStore
 from cqrskit.postgres.migrate import require_migrated
+from cqrskit.servers import database_url
 from cqrskit.settings import Settings, load_settings
 from cqrskit.telemetry import configure_logging
 

@@ -17,13 +17,13 @@ import msgspec
 import rich_click as click
 
 from cqrskit.access import ApiKey, ApiKeys, Scope, key_id_in
-from cqrskit.application import database_url
 from cqrskit.cli.operating import show_table
 from cqrskit.cli.running import common_options, json_option, run
 from cqrskit.errors import ConfigurationError
 from cqrskit.postgres.api_keys import PostgresApiKeys
 from cqrskit.postgres.connections import open_pool
 from cqrskit.postgres.migrate import migrate, require_migrated
+from cqrskit.servers import database_url
 from cqrskit.settings import load_settings
 from cqrskit.telemetry import configure_logging
 
@@ -59,6 +59,8 @@ LIST_HELP = """List all keys that were ever made, the oldest first, without the 
       {program} keys list --json
     """
 REVOKE_HELP = """Let the key with this ID open nothing any more, for good; running services notice within a second.
+
+    A service that cannot ask the database lets it in until a minute after it last could; a restarted one does not.
 
     ID is what `keys list` shows; a whole key does too, such as one that was found where it should not be.
 

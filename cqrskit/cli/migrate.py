@@ -4,11 +4,11 @@ import asyncio
 
 import rich_click as click
 
-from cqrskit.application import database_url
 from cqrskit.cli.running import common_options, run
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.postgres.connections import address_of
 from cqrskit.postgres.migrate import migrate
+from cqrskit.servers import database_url
 from cqrskit.settings import load_settings
 from cqrskit.telemetry import configure_logging
 

@@ -64,7 +64,10 @@ def pause_command(name: str, app: str | None, as_json: bool) -> None:
 @json_option("Write the result as JSON; errors are JSON too.")
 @common_options
 def resume_command(name: str, app: str | None, as_json: bool) -> None:
-    """Let workers move a projection again that was paused; they begin within a second or so.
+    """Let workers move a projection again that was paused, or that has stopped; they begin within a second or so.
+
+    What has stopped, as `cqrskit status` says, is tried again by the workers as they run, once its cause was mended:
+    too many parked keys were dropped, an index was removed and is to be built anew. Other code needs a restart.
 
     \b
     Examples:

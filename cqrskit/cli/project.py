@@ -1,13 +1,16 @@
 """``cqrskit project``: run projections in a process of their own."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import rich_click as click
+from prometheus_client import start_http_server
 
 from cqrskit.application import Application, Runtime
 from cqrskit.cli.running import FAILED, common_options, run_until_stopped
 from cqrskit.cli.wiring import app_option, application_of
+from cqrskit.errors import ConfigurationError
 from cqrskit.settings import load_settings
 from cqrskit.status import ProjectionStatus
 from cqrskit.telemetry import configure_logging
@@ -43,10 +46,12 @@ def project_command(names: tuple[str, ...], app: str | None, until_level: bool) 
 async def _project(application: Application, names: Sequence[str], until_level: bool, stop: asyncio.Event) -> int:
     settings = load_settings()
     configure_logging(settings.log_level)
-    async with application.open(settings, executor=False, projections=names) as runtime:
+    async with application.open(settings, executor=False, projections=names) as runtime, _metrics_shown(runtime):
         goal = await runtime.event_store.head() if until_level else None
         print(f"projecting {', '.join(names)}", flush=True)
         while not stop.is_set():
+            if settings.metrics_port is not None:
+                await runtime.measuring.measure()
             if runtime.stopped_projections:
                 return FAILED
             if goal is not None and await _reached(runtime, names, goal):
@@ -57,6 +62,27 @@ async def _project(application: Application, names: Sequence[str], until_level: 
             except TimeoutError:
                 continue
     return 0
+
+
+@asynccontextmanager
+async def _metrics_shown(runtime: Runtime) -> AsyncIterator[None]:
+    """Answer whoever scrapes, in a thread, if the settings say at which port. ConfigurationError if it is taken."""
+    host, port = runtime.settings.host, runtime.settings.metrics_port
+    if port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, host, runtime.metrics.registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot show metrics on {host}:{port}: {error.strerror or error}. Choose another CQRSKIT_METRICS_PORT."
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        await asyncio.to_thread(thread.join)
 
 
 async def _reached(runtime: Runtime, names: Sequence[str], goal: int) -> bool:

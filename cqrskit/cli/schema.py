@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from cqrskit.application import database_url
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
@@ -20,6 +19,7 @@ from cqrskit.postgres.migrate import require_migrated
 from cqrskit.schema import CheckReport, Finding, FreezeReport, check, check_log, freeze, payloads_of_log
 from cqrskit.schema.checking import FINDINGS_MAX
 from cqrskit.schema.frozen import path_of
+from cqrskit.servers import database_url
 from cqrskit.settings import Settings, load_settings
 from cqrskit.telemetry import configure_logging
 

@@ -1,4 +1,4 @@
-"""``cqrskit status``: how each projection is, once or all the time."""
+"""``cqrskit status``: how projections, reactions and due commands are, once or all the time."""
 
 import asyncio
 import contextlib
@@ -17,6 +17,7 @@ from cqrskit.cli.running import FAILED, common_options, json_option, run, run_un
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.due_commands import DueCommandsStatus
 from cqrskit.errors import ServerUnavailable
+from cqrskit.reactions import ReactionStatus
 from cqrskit.status import PartitionStatus, ProjectionStatus
 
 __all__ = ["status_command"]
@@ -29,14 +30,15 @@ HEADINGS = ("projection", "generation", "position", "lag (events)", "lag (s)", "
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @app_option
 @click.option("--watch", is_flag=True, help="Show it anew every second, until SIGINT or SIGTERM.")
-@click.option("--check", is_flag=True, help="Exit code 1 if a projection has problems; for monitoring.")
-@json_option("Write one JSON array (with --watch: one a line, every second); errors are JSON too.")
+@click.option("--check", is_flag=True, help="Exit code 1 if there are problems; for monitoring.")
+@json_option("Write one JSON object (with --watch: one a line, every second); errors are JSON too.")
 @common_options
 def status_command(names: tuple[str, ...], app: str | None, watch: bool, check: bool, as_json: bool) -> None:
     """Show how projections are (all, or those named): generation, position, lag, documents, parked keys, workers.
 
     Below the table stands what somebody should look at: a lag or parked keys beyond the limits in the settings, a
-    partition that nobody moves, a failure; and what else is going on, such as a rebuild that is due.
+    partition that nobody moves, a failure; and what else is going on, such as a rebuild that is due. If no projection
+    is named, reactions and due commands follow: position and lag, what waits, what is overdue, and what is parked.
 
     \b
     Examples:
@@ -52,11 +54,9 @@ def status_command(names: tuple[str, ...], app: str | None, watch: bool, check: 
 
     async def once() -> int:
         async with opened(application) as runtime:
-            found = await _statuses(runtime, wanted)
+            found = await _status(runtime, wanted)
             _print(application, found, as_json)
-            if not as_json and not wanted:
-                print("\n".join([*_due(await runtime.due_commands.status()), *await _reactions(runtime)]))
-            return FAILED if check and any(each.problems for each in found) else 0
+            return FAILED if check and found.has_problems else 0
 
     async def all_the_time(stop: asyncio.Event) -> None:
         async with opened(application) as runtime:
@@ -67,8 +67,26 @@ def status_command(names: tuple[str, ...], app: str | None, watch: bool, check: 
     run(once)
 
 
-async def _statuses(runtime: Runtime, wanted: Sequence[str]) -> list[ProjectionStatus]:
-    return [each for each in await runtime.status() if not wanted or each.name in wanted]
+class Status(msgspec.Struct, frozen=True):
+    """What is shown; of named projections nothing else is."""
+
+    projections: list[ProjectionStatus]
+    reactions: list[ReactionStatus] = []
+    due_commands: DueCommandsStatus | None = None
+
+    @property
+    def has_problems(self) -> bool:
+        """Whether somebody should look at anything."""
+        due = self.due_commands
+        of_projections = any(each.problems for each in self.projections)
+        return of_projections or any(each.problems for each in self.reactions) or bool(due and due.problems)
+
+
+async def _status(runtime: Runtime, wanted: Sequence[str]) -> Status:
+    found = await runtime.status()
+    if wanted:
+        return Status([each for each in found if each.name in wanted])
+    return Status(found, await runtime.reaction_statuses(), await runtime.due_status())
 
 
 async def _watch(
@@ -81,7 +99,7 @@ async def _watch(
     with live or contextlib.nullcontext():
         while not stop.is_set():
             try:
-                found = await _statuses(runtime, wanted)
+                found = await _status(runtime, wanted)
             except ServerUnavailable as error:
                 if live is None:
                     print(str(error), file=sys.stderr, flush=True)
@@ -99,15 +117,16 @@ async def _watch(
                 continue
 
 
-def _print(application: Application, projections: Sequence[ProjectionStatus], as_json: bool) -> None:
+def _print(application: Application, found: Status, as_json: bool) -> None:
     if as_json:
-        print(msgspec.json.encode(projections).decode(), flush=True)
+        print(msgspec.json.encode(found).decode(), flush=True)
     else:
-        console().print(_drawn(application, projections))
+        console().print(_drawn(application, found))
         sys.stdout.flush()
 
 
-def _drawn(application: Application, projections: Sequence[ProjectionStatus]) -> RenderableType:
+def _drawn(application: Application, found: Status) -> RenderableType:
+    projections = found.projections
     rows = [
         (
             each.name,
@@ -122,29 +141,23 @@ def _drawn(application: Application, projections: Sequence[ProjectionStatus]) ->
         for each in projections
     ]
     notes = [Text(f"{each.name}: {note}") for each in projections for note in _notes(each)]
-    return Group(table_of(HEADINGS, rows, title=application.name), *notes)
+    return Group(table_of(HEADINGS, rows, title=application.name), *notes, *_of_the_write_side(found))
 
 
-def _due(status: DueCommandsStatus) -> list[str]:
-    """How the commands are that wait for their time."""
-    late = f", the oldest overdue by {status.overdue_seconds:,.0f} s" if status.overdue_seconds >= 1 else ""
-    lines = [f"due commands: {status.waiting:,} waiting{late}, {status.parked:,} parked"]
-    if status.parked:
-        lines.append("due commands: see `cqrskit due list --parked`")
-    return lines
-
-
-async def _reactions(runtime: Runtime) -> list[str]:
-    """How far each reaction is; what it parked is among the due commands."""
-    names = [each.name for each in runtime.application.reactions]
-    positions = await runtime.due_commands.positions(names) if names else {}
-    head = await runtime.event_store.head()
-    return [
-        f"reaction {name}: position {positions[name]:,}, lag {head - positions[name]:,} events"
-        if name in positions
-        else f"reaction {name}: it was never started: run `cqrskit serve`"
-        for name in names
+def _of_the_write_side(found: Status) -> list[Text]:
+    """How the commands are that wait for their time, and how far each reaction is."""
+    lines = [
+        f"reaction {each.name}: position {each.position:,}, lag {each.lag_events:,} events "
+        f"({each.lag_seconds:,.0f} s), {each.parked_events:,} parked"
+        for each in found.reactions
     ]
+    lines += [f"reaction {each.name}: {problem}" for each in found.reactions for problem in each.problems]
+    due = found.due_commands
+    if due is not None:
+        late = f", the oldest overdue by {due.overdue_seconds:,.0f} s" if due.overdue_seconds >= 1 else ""
+        lines.append(f"due commands: {due.waiting:,} waiting{late}, {due.parked:,} parked")
+        lines += [f"due commands: {problem}" for problem in due.problems]
+    return [Text(line) for line in lines]
 
 
 def _moved_by(partitions: Sequence[PartitionStatus]) -> str:

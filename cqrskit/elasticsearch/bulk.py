@@ -6,7 +6,7 @@ once. Versions are external: Elasticsearch itself refuses to go back.
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -54,10 +54,20 @@ class BulkWriter:
     """Writes changes to an index behind an alias; one part of them is one request."""
 
     def __init__(
-        self, connection: Connection, *, max_documents: int, max_bytes: int, request_timeout_seconds: float
+        self,
+        connection: Connection,
+        *,
+        max_documents: int,
+        max_bytes: int,
+        request_timeout_seconds: float,
+        on_retry: Callable[[], None],
     ) -> None:
-        """A part ends at `max_documents`, or before it exceeds `max_bytes` (a larger document is a part of its own)."""
+        """A part ends at `max_documents`, or before it exceeds `max_bytes` (a larger document is a part of its own).
+
+        `on_retry` is called when what is left of a part is sent again.
+        """
         self._connection = connection
+        self._on_retry = on_retry
         self._max_documents = max_documents
         self._max_bytes = max_bytes
         # The server gives up waiting for a missing shard before we do, and so can still say which items it has written.
@@ -124,6 +134,7 @@ class BulkWriter:
         attempt = 0
         while attempt < ATTEMPTS_MAX:
             if attempt:
+                self._on_retry()
                 await _pause(attempt, busy.retry_after_seconds)
             answers = await self._send(alias, b"".join(lines for _, lines in part))
             if isinstance(answers, _Busy):

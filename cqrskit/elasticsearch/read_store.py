@@ -1,6 +1,6 @@
 """Read models in Elasticsearch: one index per generation, behind an alias, with external versions."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 from uuid import uuid4
@@ -23,6 +23,7 @@ from cqrskit.elasticsearch.mapping import (
 from cqrskit.elasticsearch.points_in_time import PointsInTime
 from cqrskit.elasticsearch.search_body import SOURCE, count_body, search_body
 from cqrskit.elasticsearch.summary_body import groups_in, summary_body
+from cqrskit.elasticsearch.untied_pages import untied_body, untied_rows
 from cqrskit.errors import ConfigurationError, IndexMissing, ReadStoreError, RebuildRequired, ServerUnavailable
 from cqrskit.query import All, Condition, Query
 from cqrskit.query_plan import plan_of, where_of
@@ -48,6 +49,7 @@ class ElasticsearchReadStore:
     """
 
     writes_are_visible = False
+    system = "elasticsearch"
 
     def __init__(
         self,
@@ -61,10 +63,12 @@ class ElasticsearchReadStore:
         bulk_max_bytes: int = 8 * 1024 * 1024,
         circuit_max_failures: int = 5,
         circuit_max_pause_seconds: float = 10.0,
+        on_bulk_retry: Callable[[], None] = lambda: None,
     ) -> None:
         """`url` names hosts, with user and password or without; `prefix` begins every index's name.
 
-        A `ping` waits for `connect_timeout_seconds`; see `cqrskit.settings.Settings` for the rest.
+        A `ping` waits for `connect_timeout_seconds`; see `cqrskit.settings.Settings` for the rest. `on_bulk_retry` is
+        called when a bulk request, or a part of one, is sent again.
         """
         self._prefix = prefix
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -80,6 +84,7 @@ class ElasticsearchReadStore:
             max_documents=bulk_max_documents,
             max_bytes=bulk_max_bytes,
             request_timeout_seconds=request_timeout_seconds,
+            on_retry=on_bulk_retry,
         )
         self._points_in_time = PointsInTime(self._connection)
         self._identities: dict[str, str] = {}
@@ -245,9 +250,11 @@ class ElasticsearchReadStore:
         name = self.name_of(index)
         if plan.stable:
             return await self._points_in_time.page(name, plan, lambda row: _stored(codec, row))
-        response = await self._search(index, search_body(plan))
-        items = [_stored(codec, row) for row in response["hits"]["hits"]]
-        return page_of(plan, items)
+        untied = untied_body(plan)
+        rows = None if untied is None else untied_rows(plan, (await self._search(index, untied))["hits"]["hits"])
+        if rows is None:
+            rows = (await self._search(index, search_body(plan)))["hits"]["hits"]
+        return page_of(plan, [_stored(codec, row) for row in rows])
 
     async def count(self, index: IndexSpec, where: Condition | None = None) -> int:
         """Number of documents that fit."""

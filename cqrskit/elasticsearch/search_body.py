@@ -1,5 +1,6 @@
 """Plans of queries in Elasticsearch's own words."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cqrskit.document import Field, FieldKind
@@ -17,7 +18,7 @@ from cqrskit.query_plan import (
     WordNode,
 )
 
-__all__ = ["SOURCE", "count_body", "query_body", "scan_body", "search_body"]
+__all__ = ["SOURCE", "count_body", "page_body", "query_body", "scan_body", "search_body"]
 
 SOURCE = {"excludes": [ID_FIELD, WORDS_FIELD]}
 
@@ -34,18 +35,23 @@ def count_body(where: Node) -> dict[str, Any]:
 
 def search_body(plan: Plan) -> dict[str, Any]:
     """The request for one page and one row more."""
-    body: dict[str, Any] = {
-        "query": query_body(plan.where),
-        "sort": [_sort_body(key) for key in plan.sort if not key.absent],
-        "size": plan.limit + 1,
-        "track_total_hits": False,
-        "version": True,
-        "_source": SOURCE,
-    }
+    body = page_body(plan.where, plan.sort, plan.limit + 1)
     if plan.after is not None:
         after = zip(plan.sort, plan.after, strict=True)
         body["search_after"] = [_missing(key) if value is None else value for key, value in after if not key.absent]
     return body
+
+
+def page_body(where: Node, sort: Sequence[SortKey], size: int) -> dict[str, Any]:
+    """The request for the first rows that fit, in this order."""
+    return {
+        "query": query_body(where),
+        "sort": [_sort_body(key) for key in sort if not key.absent],
+        "size": size,
+        "track_total_hits": False,
+        "version": True,
+        "_source": SOURCE,
+    }
 
 
 def scan_body(after: str | None, size: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from cqrskit.fingerprint import Fingerprint
 from cqrskit.partition import Partition
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
+from cqrskit.postgres.stored_text import storable
 
 __all__ = ["PostgresCheckpoints"]
 
@@ -212,7 +213,9 @@ class PostgresCheckpoints:
 
     async def fail(self, lease: Lease, failure: str | None) -> None:
         """Note why a partition cannot go on, or that it can."""
-        await self._execute("fail_partition", {**_held(lease), "failure": failure})
+        await self._execute(
+            "fail_partition", {**_held(lease), "failure": None if failure is None else storable(failure)}
+        )
 
     # --- parked keys and skipped events
 
@@ -222,7 +225,7 @@ class PostgresCheckpoints:
             **_held(lease),
             "keys": [each.key for each in parked],
             "positions": [each.position for each in parked],
-            "errors": [each.error for each in parked],
+            "errors": [storable(each.error) for each in parked],
             "owners": [each.owner for each in parked],
             "waiting": [each.events_waiting for each in parked],
         }
@@ -257,7 +260,7 @@ class PostgresCheckpoints:
             **_held(lease),
             "key": parked.key,
             "position": parked.position,
-            "error": parked.error,
+            "error": storable(parked.error),
             "owner": parked.owner,
             "waiting": parked.events_waiting,
         }
@@ -273,7 +276,7 @@ class PostgresCheckpoints:
         return [SkippedEvent(*row) for row in await self._fetch("list_skipped_events", {"projection": projection})]
 
     async def pause(self, projection: str, *, paused: bool) -> None:
-        """Keep all workers from moving a projection, or let them again."""
+        """Keep all workers from moving a projection, or let them again, those too that gave it up."""
         async with self._transaction() as connection:
             await connection.execute(statement("register_projection"), {"projection": projection})
             values = {"projection": projection, "paused": paused}
@@ -338,7 +341,7 @@ def _columns(leases: Sequence[Lease]) -> dict[str, object]:
 
 
 def _generation(row: tuple[Any, ...]) -> Generation:
-    projection, number, state, identity, shape, folds, mixed, rolled_back, paused, *more = row
+    projection, number, state, identity, shape, folds, mixed, rolled_back, paused, resumptions, *more = row
     created_at, live_at, retired_at, rate, parked, retries, *columns = more
     return Generation(
         projection=projection,
@@ -349,6 +352,7 @@ def _generation(row: tuple[Any, ...]) -> Generation:
         mixed=mixed,
         rolled_back=rolled_back,
         paused=paused,
+        resumptions=resumptions,
         created_at=created_at,
         live_at=live_at,
         retired_at=retired_at,

@@ -18,7 +18,7 @@ from cqrskit.postgres.binary_columns import BigintColumn, ByteaColumn, IntegerCo
 from cqrskit.postgres.connections import AsyncPool, connection_errors
 from cqrskit.postgres.sql import statement
 from cqrskit.postgres.writer import Writer, append_batch
-from cqrskit.receipts import Receipt
+from cqrskit.receipts import Receipt, RecordedReceipt
 
 __all__ = ["PostgresEventStore", "PostgresLockedLog"]
 
@@ -74,10 +74,18 @@ class PostgresLockedLog:
 class PostgresEventStore:
     """The log in one Postgres database. Reads use the pool; appends use a connection of their own."""
 
-    def __init__(self, pool: AsyncPool, url: str, *, connect_timeout_seconds: float = 10.0) -> None:
+    def __init__(
+        self,
+        pool: AsyncPool,
+        url: str,
+        *,
+        connect_timeout_seconds: float = 10.0,
+        on_reconnect: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_reconnect` is called when the connection for appends was lost and is made anew."""
         self._pool = pool
         self._url = url
-        self._writer = Writer(url, connect_timeout_seconds=connect_timeout_seconds)
+        self._writer = Writer(url, connect_timeout_seconds=connect_timeout_seconds, on_reconnect=on_reconnect)
 
     async def close(self) -> None:
         """Close the connection for appends (the pool belongs to the caller)."""
@@ -131,6 +139,12 @@ class PostgresEventStore:
         values = {"before": before, "count": count_max}
         cursor = await self._with_connection(lambda connection: connection.execute(statement("prune_receipts"), values))
         return cursor.rowcount
+
+    async def list_receipts(self, after_key: str, limit: int) -> list[RecordedReceipt]:
+        """At most so many receipts of keys after this one, by key: so all of them are read without holding them."""
+        values: dict[str, object] = {"after": after_key, "count": limit}
+        rows = await self._with_connection(lambda connection: _fetch(connection, "list_receipts", values))
+        return [RecordedReceipt(*row) for row in rows]
 
     async def head(self) -> int:
         """Position of the last committed event."""
@@ -215,11 +229,17 @@ async def _load(
     return found
 
 
+async def _fetch(connection: AsyncConnection[TupleRow], name: str, values: dict[str, object]) -> list[TupleRow]:
+    cursor = await connection.execute(statement(name), values, binary=True)
+    return await cursor.fetchall()
+
+
 async def _fetch_events(
     connection: AsyncConnection[TupleRow], name: str, values: dict[str, object]
 ) -> list[RecordedEvent]:
-    cursor = await connection.execute(statement(name), values, binary=True)
     return [
         RecordedEvent(position, stream_id, version, type_name, data, metadata, recorded_at)
-        for position, stream_id, version, type_name, data, metadata, recorded_at in await cursor.fetchall()
+        for position, stream_id, version, type_name, data, metadata, recorded_at in await _fetch(
+            connection, name, values
+        )
     ]

@@ -1,6 +1,7 @@
 """Waking followers: one coalesced NOTIFY after commits, and a listener for those who follow."""
 
 import asyncio
+from collections.abc import Callable
 from weakref import WeakSet
 
 import psycopg
@@ -22,8 +23,10 @@ RECONNECT_INTERVAL_SECONDS = 1.0
 class LogNotifier:
     """Sends one NOTIFY for any number of commits within 20 ms, outside their transactions."""
 
-    def __init__(self, url: str, *, connect_timeout_seconds: float) -> None:
+    def __init__(self, url: str, *, connect_timeout_seconds: float, on_reconnect: Callable[[], None]) -> None:
+        """`on_reconnect` is called when the connection was lost, before it is made anew."""
         self._url = url
+        self._on_reconnect = on_reconnect
         self._connect_timeout_seconds = connect_timeout_seconds
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -53,14 +56,17 @@ class LogNotifier:
                         await asyncio.sleep(NOTIFY_INTERVAL_SECONDS)
             except (psycopg.Error, ServerUnavailable) as error:
                 log.warning("notifier.disconnected", reason=str(error))
+                self._on_reconnect()
                 await asyncio.sleep(RECONNECT_INTERVAL_SECONDS)
 
 
 class LogListener:
     """Listens for the log's growth and sets the events of those who wait for it. Behind a pooler nobody can listen."""
 
-    def __init__(self, url: str, *, connect_timeout_seconds: float) -> None:
+    def __init__(self, url: str, *, connect_timeout_seconds: float, on_reconnect: Callable[[], None]) -> None:
+        """`on_reconnect` is called when the connection was lost, before it is made anew."""
         self._url = url
+        self._on_reconnect = on_reconnect
         self._connect_timeout_seconds = connect_timeout_seconds
         self._followers: WeakSet[asyncio.Event] = WeakSet()  # projectors come and go with their leases
         self._task: asyncio.Task[None] | None = None
@@ -99,4 +105,5 @@ class LogListener:
                         self.wake()
             except (psycopg.Error, ServerUnavailable) as error:
                 log.warning("listener.disconnected", reason=str(error))
+                self._on_reconnect()
             await asyncio.sleep(RECONNECT_INTERVAL_SECONDS)

@@ -50,6 +50,7 @@ class PostgresReadStore:
     """`cqrskit.read_store.ReadStore` on Postgres; a search sees every write at once."""
 
     writes_are_visible = True
+    system = "postgresql"
 
     def __init__(self, pool: AsyncPool, url: str, prefix: str) -> None:
         """`pool` to `url` stays its owner's; `prefix` begins every table's name."""

@@ -5,7 +5,7 @@ is CommitUnknown, and only then: whatever the server itself refuses was not writ
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from uuid import uuid4
 
@@ -41,8 +41,10 @@ SERVER_ENDS = "57P0"
 class Writer:
     """A connection for appends, made when it is needed and again when it was lost."""
 
-    def __init__(self, url: str, *, connect_timeout_seconds: float) -> None:
+    def __init__(self, url: str, *, connect_timeout_seconds: float, on_reconnect: Callable[[], None]) -> None:
+        """`on_reconnect` is called when a connection that was lost is made anew."""
         self._url = url
+        self._on_reconnect = on_reconnect
         self._connect_timeout_seconds = connect_timeout_seconds
         self._connection: AsyncConnection[TupleRow] | None = None
         self._name = ""
@@ -118,6 +120,7 @@ class Writer:
                 return connection
             await connection.close()
             await self.end_lost()  # it may hold the log's head until the server notices
+            self._on_reconnect()
         self._name = f"cqrskit writer {uuid4().hex}"
         self._connection = await connect(self._url, timeout_seconds=self._connect_timeout_seconds, name=self._name)
         return self._connection

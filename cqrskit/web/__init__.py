@@ -39,7 +39,8 @@ parameter, None if neither was sent).
 - ``CqrskitPlugin(..., api_keys=True)`` lets only those in who show an API key with the scope that the route needs:
   `read` or `write` by its HTTP method, or what ``opt=needs_scope("admin")`` or ``opt=open_to_all()`` says.
   `cqrskit keys` makes keys.
-- ``/health/live``, ``/health/ready`` and OpenAPI under ``/schema`` come with the plugin.
+- ``/health/live``, ``/health/ready`` and OpenAPI under ``/schema`` come with the plugin. The OpenAPI document has the
+  problems and headers of each route; ``opt=refusals(AccountNotFound)`` says which refusals a route's commands can meet.
 - ``plugin.runtime`` is the `Runtime` while the app runs.
 - ``await serve(app, settings, stop=event, on_listening=callback)`` runs the app under uvicorn until `stop` is set;
   `cqrskit.cli.running.serve_application` is the same with signals and exit codes.
@@ -49,7 +50,7 @@ from cqrskit.web.access import needs_scope, open_to_all
 from cqrskit.web.commands import Commands, command_reply
 from cqrskit.web.plugin import CqrskitPlugin, plugin_of
 from cqrskit.web.positions import CONSISTENCY_POSITION, MinPosition, at_position
-from cqrskit.web.problems import Problem, problem_code, problem_statuses
+from cqrskit.web.problems import Problem, problem_code, problem_statuses, refusals
 from cqrskit.web.server import serve
 
 __all__ = [
@@ -65,5 +66,6 @@ __all__ = [
     "plugin_of",
     "problem_code",
     "problem_statuses",
+    "refusals",
     "serve",
 ]

@@ -14,12 +14,13 @@ from litestar.handlers import BaseRouteHandler
 from litestar.routes import HTTPRoute
 from litestar.types import Scope as ASGIScope
 
-from cqrskit.access import ApiKey, Forbidden, Scope, Unauthenticated, key_id_in
+from cqrskit.access import ApiKey, Forbidden, RateLimited, Scope, Unauthenticated, key_id_in
+from cqrskit.collectors import Counts
 from cqrskit.errors import ConfigurationError
 from cqrskit.known_keys import KnownKeys
 from cqrskit.rate_limit import RateLimits
 
-__all__ = ["Gate", "needs_scope", "open_to_all"]
+__all__ = ["Gate", "needed_scope", "needs_scope", "open_to_all"]
 
 log = structlog.get_logger(__name__)
 
@@ -50,11 +51,13 @@ class Gate:
 
     def __init__(self, limits: RateLimits | None) -> None:
         self._keys: KnownKeys | None = None
+        self._refusals: Counts | None = None
         self._limits = limits
 
-    def open(self, keys: KnownKeys) -> None:
-        """Begin, with these keys."""
+    def open(self, keys: KnownKeys, refusals: Counts) -> None:
+        """Begin, with these keys; `refusals` counts who is not let in, by reason."""
         self._keys = keys
+        self._refusals = refusals
 
     def check_routes(self, app: Litestar) -> None:
         """Raise ConfigurationError for a route whose scope cannot be told."""
@@ -75,11 +78,16 @@ class Gate:
         needed = _needed(scope["route_handler"], str(scope.get("method")))
         if needed is OPEN:
             return None
-        key = await self._usable_key(shown)
-        if self._limits is not None:
-            self._limits.take(key.id)
-        if needed not in key.scopes:
-            raise Forbidden(needed, key.name)
+        assert self._refusals is not None, "requests come after the start"
+        try:
+            key = await self._usable_key(shown)
+            if self._limits is not None:
+                self._limits.take(key.id)
+            if needed not in key.scopes:
+                raise Forbidden(needed, key.name)
+        except REFUSALS as refusal:
+            self._refusals.count(_word_for(refusal))
+            raise
         return key.name
 
     async def _usable_key(self, shown: bytes | None) -> ApiKey:
@@ -95,6 +103,22 @@ class Gate:
             log.info("access.key_refused", key_id=key_id, reason=_reason(key, text))
             raise Unauthenticated(sent=True)
         return key
+
+
+REFUSALS = (Unauthenticated, Forbidden, RateLimited)
+
+
+def _word_for(refusal: Exception) -> str:
+    """The word for why a request was not let in, for the metrics."""
+    if isinstance(refusal, Unauthenticated):
+        return "wrong_key" if refusal.sent else "no_key"
+    return "scope" if isinstance(refusal, Forbidden) else "rate_limit"
+
+
+def needed_scope(handler: BaseRouteHandler, method: str) -> str | None:
+    """The scope that a key needs for a route; None: everybody may use it, without a key. KeyError as for `_needed`."""
+    needed = _needed(handler, method)
+    return None if needed is OPEN else needed
 
 
 def _needed(handler: BaseRouteHandler, method: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, TypeVar
+from uuid import UUID
 
 from litestar import Request, Response
 
@@ -10,6 +11,7 @@ from cqrskit.commands import Command
 from cqrskit.errors import CqrskitError
 from cqrskit.events import Metadata
 from cqrskit.executor import CommandResult, Executor
+from cqrskit.identifiers import was_made
 from cqrskit.submissions import KEY_LENGTH_MAX
 from cqrskit.web.positions import at_position
 from cqrskit.web.requests import RequestContext
@@ -61,6 +63,13 @@ class Commands:
         """Decide commands in this order, each standing alone (`Executor.execute_many`); keys are as for `execute`."""
         keys = None if self.key is None else [self._next_key() for _ in commands]
         return await self._executor.execute_many(commands, self.metadata, keys=keys, timeout_seconds=timeout_seconds)
+
+    def sent_key_for(self, made: UUID) -> str | None:
+        """The request's ``Idempotency-Key`` if this id was made from it, so that its sender knows only the key.
+
+        A refusal that is about such an id should speak of the key.
+        """
+        return self.key if was_made(made) else None
 
     def _next_key(self) -> str | None:
         if self.key is None:

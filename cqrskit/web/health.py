@@ -1,15 +1,18 @@
 """Liveness and readiness: quick answers, also when a server hangs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Literal
 
 import msgspec
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import ResponseSpec
 
 from cqrskit.application import Runtime
+from cqrskit.due_commands import DueCommandsStatus
 from cqrskit.errors import CqrskitError
+from cqrskit.reactions import ReactionStatus
 from cqrskit.status import ProjectionStatus
 from cqrskit.web.access import open_to_all
 
@@ -38,7 +41,8 @@ class Ready(msgspec.Struct, frozen=True):
     """Whether requests can be served.
 
     ``ready``: all is well. ``degraded`` (200): commands and queries are answered, but somebody should look at the
-    `problems`: a projection lags, has parked keys, has failed, is moved by nobody, or could not be measured.
+    `problems`: a projection lags, has parked keys, has failed, is moved by nobody, or could not be measured; a reaction
+    lags or has failed; due commands are overdue or parked.
     ``unready`` (503): a server that the service rests on does not answer, or the service is stopping.
     """
 
@@ -46,6 +50,8 @@ class Ready(msgspec.Struct, frozen=True):
     problems: list[str]
     dependencies: list[Dependency]
     projections: list[ProjectionStatus]
+    reactions: list[ReactionStatus]
+    due_commands: DueCommandsStatus | None
 
 
 class _Checks:
@@ -86,6 +92,7 @@ def health_routes(runtime: Callable[[], Runtime], is_draining: Callable[[], bool
         security=WITHOUT_KEY,
         tags=["health"],
         summary="Whether requests can be served, and how far projections are",
+        responses={503: ResponseSpec(Ready, generate_examples=False, description="Requests cannot be served")},
     )
     async def ready() -> Response[Ready]:
         answer = await _readiness(checks, runtime(), draining=is_draining())
@@ -100,21 +107,34 @@ async def _readiness(checks: _Checks, runtime: Runtime, *, draining: bool) -> Re
             "postgres": runtime.event_store.head,
             "read_store": runtime.read_store.ping,
             "projections": lambda: runtime.status(count_documents=False),
+            "reactions": runtime.reaction_statuses,
+            "due commands": lambda: runtime.due_status(count=False),
         }
     )
-    projections = results.pop("projections")
+    measured = {name: results.pop(name) for name in ("projections", "reactions", "due commands")}
     dependencies = [_dependency(name, result) for name, result in results.items()]
-    known: list[ProjectionStatus] = []
     problems = [f"{each.name}: {each.reason}" for each in dependencies if not each.ok]
     if draining:
         problems.append("the service is stopping")
     unready = bool(problems)
-    if isinstance(projections, BaseException):
-        problems.append(f"the projections could not be measured: {_reason(projections)}")
-    else:
-        known = projections
-        problems += [f"{each.name}: {problem}" for each in known for problem in each.problems]
-    return Ready("unready" if unready else "degraded" if problems else "ready", problems, dependencies, known)
+    for what, result in measured.items():
+        if isinstance(result, BaseException):
+            problems.append(f"the {what} could not be measured: {_reason(result)}")
+    projections, reactions, due = (None if isinstance(each, BaseException) else each for each in measured.values())
+    problems += _problems_of(projections or (), reactions or (), due)
+    status: Literal["ready", "degraded", "unready"] = "unready" if unready else "degraded" if problems else "ready"
+    return Ready(status, problems, dependencies, projections or [], reactions or [], due)
+
+
+def _problems_of(
+    projections: Iterable[ProjectionStatus], reactions: Iterable[ReactionStatus], due: DueCommandsStatus | None
+) -> list[str]:
+    """What somebody should look at, each sentence with the name of what it is about."""
+    return [
+        *(f"{each.name}: {problem}" for each in projections for problem in each.problems),
+        *(f"reaction {each.name}: {problem}" for each in reactions for problem in each.problems),
+        *(f"due commands: {problem}" for problem in (() if due is None else due.problems)),
+    ]
 
 
 def _dependency(name: str, result: object) -> Dependency:

@@ -11,10 +11,9 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.logging import LoggingConfig
 from litestar.logging.config import BaseLoggingConfig
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.spec import Components, SecurityScheme
-from litestar.plugins import InitPlugin
-from litestar.types import ASGIApp, Message, Scope
+from litestar.plugins import InitPlugin, ReceiveRoutePlugin
+from litestar.routes import BaseRoute, HTTPRoute
+from litestar.types import ASGIApp
 
 from cqrskit.application import Application, Runtime
 from cqrskit.consistency import Reader
@@ -26,7 +25,9 @@ from cqrskit.web.access import Gate
 from cqrskit.web.commands import Actor, Commands
 from cqrskit.web.health import health_routes
 from cqrskit.web.metrics import metrics_route
-from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery
+from cqrskit.web.observing import observed
+from cqrskit.web.openapi import ApiDescription
+from cqrskit.web.positions import MinPosition, PositionGuard, PositionInHeader, PositionInQuery, position_in
 from cqrskit.web.problems import Problems
 from cqrskit.web.requests import current_request, in_context
 from cqrskit.web.strict_json import StrictRequest
@@ -35,11 +36,8 @@ __all__ = ["CqrskitPlugin", "plugin_of"]
 
 log = structlog.get_logger(__name__)
 
-SECURITY_SCHEME = "api_key"
-"""Name of what the API description says of keys."""
 
-
-class CqrskitPlugin(InitPlugin):
+class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
     """Puts one application on the wire; see `cqrskit.web` for what handlers get.
 
     `settings` are read from the environment when not given. `projections` names those that run in this process:
@@ -73,6 +71,9 @@ class CqrskitPlugin(InitPlugin):
             application.projection_named(name)
         self._problems = Problems(statuses or {}, body_size_max_bytes=self.settings.body_size_max_bytes)
         self._gate = Gate(_limits(self.settings)) if api_keys else None
+        self._description = ApiDescription(
+            statuses=statuses or {}, secured=api_keys, only_known_parameters=only_known_parameters
+        )
         self._guard = PositionGuard()
         self._only_known_parameters = only_known_parameters
         self._actor = actor
@@ -114,15 +115,16 @@ class CqrskitPlugin(InitPlugin):
             *health_routes(lambda: self.runtime, lambda: self._draining),
             metrics_route(lambda: self.runtime, is_open=self.settings.metrics_open),
         ]
-        app_config.before_send = [*app_config.before_send, self._count_reply]
         if _is_default(app_config.logging_config):
             app_config.logging_config = None  # the default one would take over the root logger
-        app_config.openapi_config = self._described(app_config.openapi_config)
+        if app_config.openapi_config is not None:
+            app_config.openapi_config = self._description.config(app_config.openapi_config, self.application.name)
         return app_config
 
-    async def _count_reply(self, message: Message, scope: Scope) -> None:
-        if message["type"] == "http.response.start" and self._runtime is not None:
-            self._runtime.metrics.request_answered(str(scope.get("method")), message["status"])
+    def receive_route(self, route: BaseRoute) -> None:
+        """Take a route of the app into its API description."""
+        if isinstance(route, HTTPRoute):
+            self._description.receive(route)
 
     def _in_context(self, app: ASGIApp) -> ASGIApp:
         return in_context(
@@ -130,19 +132,6 @@ class CqrskitPlugin(InitPlugin):
             gate=self._gate,
             only_known_parameters=self._only_known_parameters,
             is_draining=lambda: self._draining,
-        )
-
-    def _described(self, config: OpenAPIConfig | None) -> OpenAPIConfig | None:
-        """Give the API description the application's name and its keys, unless the app has its own description."""
-        if config is None or config.title != "Litestar API":
-            return config
-        if self._gate is None:
-            return OpenAPIConfig(title=self.application.name, version=config.version)
-        return OpenAPIConfig(
-            title=self.application.name,
-            version=config.version,
-            components=Components(security_schemes={SECURITY_SCHEME: SecurityScheme(type="http", scheme="bearer")}),
-            security=[{SECURITY_SCHEME: []}],
         )
 
     def _dependencies(self) -> dict[str, Provide]:
@@ -160,11 +149,12 @@ class CqrskitPlugin(InitPlugin):
         async def min_position(
             position_in_header: PositionInHeader = None, position_in_query: PositionInQuery = None
         ) -> MinPosition:
-            sent = [each for each in (position_in_header, position_in_query) if each is not None]
-            if not sent:
+            sent = [position_in(position_in_header, "header"), position_in(position_in_query, "query")]
+            positions = [each for each in sent if each is not None]
+            if not positions:
                 return None
-            await self._guard.check(max(sent), self.runtime)
-            return max(sent)
+            await self._guard.check(max(positions), self.runtime)
+            return max(positions)
 
         # Plain functions without parameters: Litestar resolves these with the least ado.
         plain = {each.__name__: Provide(each, sync_to_thread=False) for each in (runtime, commands, reader)}
@@ -179,12 +169,13 @@ class CqrskitPlugin(InitPlugin):
         async with self.application.open(self.settings, projections=self.projections) as runtime:
             self._runtime, self._draining = runtime, False
             if self._gate is not None:
-                self._gate.open(KnownKeys(runtime.api_keys))
+                self._gate.open(KnownKeys(runtime.api_keys), runtime.metrics.refusals)
                 if not await runtime.api_keys.has_usable():
                     log.warning("access.no_keys", make_one="cqrskit keys create NAME --scopes read,write")
             log.info("service.started", application=self.application.name, projections=self.projections)
             try:
-                yield
+                with observed(app, runtime.metrics, runtime.tracer):
+                    yield
             finally:
                 self._runtime = None
         log.info("service.stopped", application=self.application.name)

@@ -1,5 +1,6 @@
 """Consistency over HTTP: the position that a reader brings back, and the one that a reply carries."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -14,37 +15,48 @@ from litestar.status_codes import HTTP_200_OK, HTTP_204_NO_CONTENT, HTTP_304_NOT
 
 from cqrskit.application import Runtime
 
-__all__ = ["CONSISTENCY_POSITION", "MinPosition", "PositionGuard", "at_position"]
+__all__ = ["CONSISTENCY_POSITION", "POSITION_MAX", "MinPosition", "PositionGuard", "at_position", "position_in"]
 
 T = TypeVar("T")
 
 CONSISTENCY_POSITION = "Consistency-Position"
 """The header in which a command's reply names its position, and a reader sends it back."""
 POSITION_MAX = 2**63 - 1
-
 MinPosition = NamedDependency[int | None]
 """Type of the handler parameter `min_position`: the answer must contain every event up to it; None: any answer."""
 
+_AS_TEXT: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}
+"""Positions are read by `position_in`: Litestar would take the text ``null`` for none, and answer without waiting."""
 PositionInHeader = Annotated[
-    int | None,
+    str | None,
     HeaderParameter(
         name=CONSISTENCY_POSITION,
-        ge=0,
-        le=POSITION_MAX,
         required=False,
         description="Answer only from read models that contain every event up to this position.",
+        schema_extra=_AS_TEXT,
     ),
 ]
 PositionInQuery = Annotated[
-    int | None,
+    str | None,
     QueryParameter(
         name="min_position",
-        ge=0,
-        le=POSITION_MAX,
         required=False,
         description="The same as the Consistency-Position header; the larger of the two counts.",
+        schema_extra=_AS_TEXT,
     ),
 ]
+
+
+def position_in(text: str | None, source: str) -> int | None:
+    """The position that was sent in a ``header`` or ``query``, None if none was. Raises ValidationException (400)."""
+    if text is None or (_DIGITS.fullmatch(text) and int(text) <= POSITION_MAX):
+        return None if text is None else int(text)
+    name = CONSISTENCY_POSITION if source == "header" else "min_position"
+    message = f"must be a whole number from 0 to {POSITION_MAX}"
+    raise ValidationException(extra=[{"key": name, "source": source, "message": message}])
+
+
+_DIGITS = re.compile("[0-9]{1,19}")
 
 
 class _Encoded(ASGIResponse):

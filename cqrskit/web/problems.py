@@ -7,7 +7,7 @@ per wrong field) or `reference` (what to search for in the service's log). docs/
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
@@ -46,26 +46,47 @@ from cqrskit.web.requests import (
     current_request,
 )
 
-__all__ = ["HTTP_PROBLEMS", "PROBLEMS", "Problem", "ProblemKind", "Problems", "problem_code", "problem_statuses"]
+__all__ = [
+    "HTTP_PROBLEMS",
+    "PROBLEMS",
+    "FieldError",
+    "Problem",
+    "ProblemKind",
+    "Problems",
+    "problem_code",
+    "problem_statuses",
+    "refusals",
+]
 
 log = structlog.get_logger(__name__)
 
 PROBLEM_JSON = "application/problem+json"
 STATUSES_OPTION = "cqrskit_statuses"
+REFUSALS_OPTION = "cqrskit_refusals"
 RETRY_AFTER_SECONDS = 1.0
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One wrong value of a request."""
+
+    field: Annotated[str, msgspec.Meta(description="where: the path of a body's field, or a parameter's name")]
+    source: Annotated[str, msgspec.Meta(description="body, query, path or header")] = msgspec.field(name="in")
+    message: Annotated[str, msgspec.Meta(description="what is wrong with it")]
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An error as it goes over the wire."""
 
-    title: str
-    status: int
-    code: str
-    instance: str
-    detail: str | None = None
-    details: dict[str, Any] = {}
-    errors: list[dict[str, str]] = []
-    reference: str | None = None
+    title: Annotated[str, msgspec.Meta(description="the kind of problem, for people")]
+    status: Annotated[int, msgspec.Meta(description="the HTTP status")]
+    code: Annotated[str, msgspec.Meta(description="the kind of problem, for programs")]
+    instance: Annotated[str, msgspec.Meta(description="the path that was asked")]
+    detail: Annotated[str | None, msgspec.Meta(description="what could not be done, and what to do next")] = None
+    details: Annotated[dict[str, Any], msgspec.Meta(description="the values of a refusal")] = {}
+    errors: Annotated[list[FieldError], msgspec.Meta(description="one for each wrong value")] = []
+    reference: Annotated[
+        str | None, msgspec.Meta(description="what to search for in the service's log, where the service failed")
+    ] = None
 
 
 class ProblemKind(msgspec.Struct, frozen=True):
@@ -123,6 +144,14 @@ HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
 """Code and title of the problems that Litestar itself finds in a request, by status."""
 
 
+def refusals(*kinds: type[Rejected]) -> dict[str, Any]:
+    """The refusals that commands of a route can meet, for its OpenAPI description: ``opt=refusals(AccountNotFound)``.
+
+    Together with others: ``opt=refusals(...) | problem_statuses(...)``. A route that says nothing may refuse anything.
+    """
+    return {REFUSALS_OPTION: kinds}
+
+
 def problem_statuses(**statuses: int) -> dict[str, Any]:
     """Statuses for codes of refusals on one route or controller: ``opt=problem_statuses(account_not_found=404)``."""
     return {STATUSES_OPTION: statuses}
@@ -152,9 +181,9 @@ class Problems:
         if isinstance(error, Rejected):
             return self._refusal(request, error, kind)
         detail = _detail(error)
-        errors: list[dict[str, str]] = []
+        errors: list[FieldError] = []
         if isinstance(error, InvalidKeyHeader):
-            errors = [{"field": IDEMPOTENCY_KEY, "in": "header", "message": str(error)}]
+            errors = [FieldError(IDEMPOTENCY_KEY, "header", str(error))]
         problem = Problem(
             title=kind.title,
             status=kind.status,
@@ -180,7 +209,7 @@ class Problems:
             return self.of_unexpected(request, error)
         code, title = HTTP_PROBLEMS.get(status, (f"http_{status}", "Request refused"))
         detail: str | None = error.detail or None
-        errors: list[dict[str, str]] = []
+        errors: list[FieldError] = []
         if status == 400 and isinstance(error.extra, list):
             errors = [_field_error(each) for each in error.extra if isinstance(each, dict)]
             detail = "; ".join(_sentence(each) for each in errors) or detail
@@ -257,24 +286,16 @@ def _detail(error: CqrskitError) -> str:
     return str(error)
 
 
-def _field_error(found: dict[str, Any]) -> dict[str, str]:
-    """Litestar's description of a wrong value in our words: `field`, `in` (body, query, path, header), `message`."""
+def _field_error(found: dict[str, Any]) -> FieldError:
+    """Litestar's description of a wrong value in our words."""
     source, key = found.get("source"), str(found.get("key", ""))
     if key == "data":
         key = ""
-    return {
-        "field": PARAMETER_NAMES.get(key, key),
-        "in": str(getattr(source, "value", source) or "body"),
-        "message": str(found.get("message", "")),
-    }
+    return FieldError(key, str(getattr(source, "value", source) or "body"), str(found.get("message", "")))
 
 
-PARAMETER_NAMES = {"position_in_header": "Consistency-Position", "position_in_query": "min_position"}
-
-
-def _sentence(field_error: dict[str, str]) -> str:
-    field, message = field_error["field"], field_error["message"]
-    return f"{field}: {message}" if field else message
+def _sentence(error: FieldError) -> str:
+    return f"{error.field}: {error.message}" if error.field else error.message
 
 
 def _respond(

@@ -33,6 +33,7 @@ from cqrskit.web.media_types import require_media_type
 from cqrskit.web.parameters import require_known_parameters
 
 __all__ = [
+    "CAUSATION_ID",
     "CORRELATION_ID",
     "IDEMPOTENCY_KEY",
     "InvalidKeyHeader",
@@ -41,6 +42,7 @@ __all__ = [
     "correlation_of",
     "current_request",
     "in_context",
+    "trace_parent_in",
 ]
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
@@ -61,6 +63,8 @@ _TRACE_PARENT = re.compile(
     rb"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<more>-.*)?", re.DOTALL
 )
 TRACE_PARENT_LENGTH = 55
+ANYBODY = ""
+"""Owns the idempotency keys of those who need no API key; no key has this name."""
 
 
 class InvalidKeyHeader(InvalidIdempotencyKey):
@@ -74,14 +78,17 @@ class InvalidKeyHeader(InvalidIdempotencyKey):
 class RequestContext:
     """One request's headers that matter here. A header that was sent twice is as one that is not within its limits.
 
-    `actor` is the name of the API key that the request was let in with, None without one.
+    `actor` is the name of the API key that the request was let in with, None without one. `owner` is whom its
+    idempotency key belongs to: the actor, or ANYBODY where the app has API keys and the route needs none; None where
+    the app has none.
     """
 
-    __slots__ = ("_sent", "actor", "correlation_id", "scope")
+    __slots__ = ("_sent", "actor", "correlation_id", "owner", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.actor: str | None = None
+        self.owner: str | None = None
         sent: dict[str, bytes] = {}
         for header, value in scope["headers"]:
             name = _READ.get(header)
@@ -109,13 +116,13 @@ class RequestContext:
             return None
         if not _KEY.fullmatch(sent):
             raise InvalidKeyHeader(sent.decode("latin-1"))
-        return own_key(self.actor, sent.decode("ascii"))
+        return own_key(self.owner, sent.decode("ascii"))
 
     @property
     def sent_key(self) -> str | None:
         """The same of a header of whatever form."""
         sent = self._sent.get("key")
-        return None if sent is None else own_key(self.actor, sent.decode("latin-1"))
+        return None if sent is None else own_key(self.owner, sent.decode("latin-1"))
 
     @property
     def causation_id(self) -> str | None:
@@ -131,12 +138,7 @@ class RequestContext:
     def trace_parent(self) -> str | None:
         """The ``traceparent``, or None if it is not one. Of a later version only what this one defines is kept."""
         sent = self._sent.get("trace")
-        if sent is None:
-            return None
-        found = _TRACE_PARENT.fullmatch(sent)
-        if found is None or (found["more"] is not None and found[1] == b"00"):
-            return None
-        return sent[:TRACE_PARENT_LENGTH].decode("ascii")
+        return None if sent is None else trace_parent_in(sent)
 
     def require_correlation_id(self) -> str:
         """The correlation id; ValidationException if another was sent that is not within its limits."""
@@ -146,20 +148,28 @@ class RequestContext:
         return self.correlation_id
 
 
-def own_key(actor: str | None, key: str) -> str:
-    """An idempotency key that no other actor can send, so that nobody gets a reply that was another's."""
-    if actor is None:
+def trace_parent_in(sent: bytes) -> str | None:
+    """A ``traceparent``, or None if it is not one. Of a later version only what this one defines is kept."""
+    found = _TRACE_PARENT.fullmatch(sent)
+    if found is None or (found["more"] is not None and found[1] == b"00"):
+        return None
+    return sent[:TRACE_PARENT_LENGTH].decode("ascii")
+
+
+def own_key(owner: str | None, key: str) -> str:
+    """An idempotency key that nobody else can send, so that nobody gets a reply that was another's."""
+    if owner is None:
         return key
-    owned = f"@{actor} {key}"
+    owned = f"@{owner} {key}"
     if len(owned) <= KEY_LENGTH_MAX:
         return owned
-    return f"@{actor} blake2b:{blake2b(key.encode(), digest_size=32).hexdigest()}"
+    return f"@{owner} blake2b:{blake2b(key.encode(), digest_size=32).hexdigest()}"
 
 
 def as_sent(key: str) -> str:
     """An idempotency key as the sender of the request that is being answered knows it."""
     context = _current.get()
-    return key if context is None or context.actor is None else key.removeprefix(f"@{context.actor} ")
+    return key if context is None or context.owner is None else key.removeprefix(f"@{context.owner} ")
 
 
 def _unusable(header: str) -> ValidationException:
@@ -219,6 +229,7 @@ def in_context(
         scope = context.scope
         if gate is not None:
             context.actor = await gate.admit(scope, context.authorization)
+            context.owner = ANYBODY if context.actor is None else context.actor
         if context.content_type is not None:
             require_media_type(scope, context.content_type)
         if only_known_parameters and scope["query_string"]:

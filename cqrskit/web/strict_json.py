@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 from litestar import Request
-from litestar.exceptions import ClientException, ValidationException
+from litestar.exceptions import ClientException, InternalServerException, ValidationException
 from litestar.handlers import BaseRouteHandler
 
 __all__ = ["StrictRequest"]
@@ -33,8 +33,11 @@ class StrictRequest(Request[Any, Any, Any]):
         return None
 
     async def body(self) -> bytes:
-        """The body. Raises ClientException if there is none where the route needs one."""
-        body = await super().body()
+        """The body. Raises ClientException if there is none where the route needs one, or if its sender hung up."""
+        try:
+            body = await super().body()
+        except InternalServerException as error:  # what Litestar makes of a client that hangs up is no fault of ours
+            raise ClientException("the connection ended before the body did") from error
         if not body:
             field = self.route_handler.parsed_data_field
             if field is not None and field.is_required:

@@ -46,7 +46,7 @@ async def expired(ledger: LedgerClient, hold_id: str) -> None:
 
 
 async def waiting(ledger: LedgerClient) -> int:
-    return (await ledger.runtime.due_commands.status()).waiting
+    return (await ledger.runtime.due_commands.status()).waiting or 0
 
 
 async def nothing_waits(ledger: LedgerClient) -> None:

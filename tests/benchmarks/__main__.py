@@ -16,10 +16,13 @@ from tests.benchmarks import (
     http,
     imports,
     latency,
+    ledger_commands,
     machine,
+    pages,
     processes,
     projections,
     rebuilds,
+    service,
     transfers,
     visibility,
     volume,
@@ -33,6 +36,7 @@ __all__ = ["GROUPS", "main"]
 GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "writes": writes.measure,
     "transfers": transfers.measure,
+    "ledger": ledger_commands.measure,
     "http": http.measure,
     "latency": latency.measure,
     "processes": processes.measure,
@@ -43,6 +47,8 @@ GROUPS: dict[str, Callable[[Bench], Awaitable[list[Row]]]] = {
     "visibility": visibility.measure,
     "rebuilds": rebuilds.measure,
     "failover": failover.measure,
+    "pages": pages.measure,
+    "service": service.measure,
 }
 QUICK_SHARE = 0.05
 

@@ -10,7 +10,7 @@ import gc
 import time
 from collections import Counter, deque
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import msgspec
@@ -21,7 +21,7 @@ from tests.benchmarks.pace import arrivals, at_moments
 from tests.benchmarks.programs import answer_lines
 from tests.benchmarks.samples import transfers
 
-__all__ = ["Connection", "Load"]
+__all__ = ["PERCENTILES", "Connection", "Load", "Owner"]
 
 WORK_SECONDS_MAX = 120
 PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "max": 1.0}
@@ -55,11 +55,21 @@ def request_of(work: Work, source: Any) -> bytes:
     return head.encode() + body
 
 
+class Owner(Protocol):
+    """Whose connections they are: it hears of answers and of ends."""
+
+    def answered(self, connection: "Connection", answer: bytes, due: float) -> None:
+        """A request has its whole answer; `due` is what `Connection.send` was told."""
+
+    def lost(self, connection: "Connection", error: Exception | None) -> None:
+        """The connection has ended."""
+
+
 class Connection(asyncio.Protocol):
     """One connection with one request at a time."""
 
-    def __init__(self, load: "Load") -> None:
-        self._load = load
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
         self._buffer = b""
         self._length = 0
         self._due = 0.0
@@ -91,10 +101,10 @@ class Connection(asyncio.Protocol):
             self._buffer = data
             return
         self._buffer, self._length = b"", 0
-        self._load.answered(self, data[9:12], self._due)
+        self._owner.answered(self, data, self._due)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._load.lost(error)
+        self._owner.lost(self, error)
 
 
 class Load:
@@ -158,11 +168,11 @@ class Load:
         else:
             self._waiting.append((request, due))
 
-    def answered(self, connection: Connection, status: bytes, due: float) -> None:
+    def answered(self, connection: Connection, answer: bytes, due: float) -> None:
         """One request has its answer: the connection takes the next."""
         now = time.perf_counter()
         self._latencies.append(now - due)
-        self._statuses[status] += 1
+        self._statuses[answer[9:12]] += 1
         if self._work.rate is not None:
             if self._waiting:
                 connection.send(*self._waiting.popleft())
@@ -177,7 +187,7 @@ class Load:
         if len(self._latencies) == self._work.requests and not self._finished.done():
             self._finished.set_result(None)
 
-    def lost(self, error: Exception | None) -> None:
+    def lost(self, connection: Connection, error: Exception | None) -> None:
         """A connection that the server closes while we work is an error."""
         if self._finished is not None and not self._finished.done():
             self._finished.set_exception(ConnectionError(f"the server closed a connection: {error}"))

@@ -54,6 +54,14 @@ class Program:
             raise RuntimeError(f"{self._name} ended before it answered; its message is above")
         return line
 
+    async def address(self) -> tuple[str, int]:
+        """Host and port of a server, which prints ``listening on http://host:port`` once it is."""
+        line = (await self.line()).decode().strip()
+        if not line.startswith("listening on http://"):
+            raise RuntimeError(f"{self._name} said {line!r} in place of where it listens")
+        host, _, port = line.removeprefix("listening on http://").rpartition(":")
+        return host, int(port)
+
 
 @asynccontextmanager
 async def running(module: str, *arguments: str, variables: Mapping[str, str] | None = None) -> AsyncIterator[Program]:
@@ -87,11 +95,7 @@ async def serving(
 ) -> AsyncIterator[tuple[str, int]]:
     """Host and port of a server that prints ``listening on http://host:port``."""
     async with running(module, *arguments, variables=variables) as program:
-        line = (await program.line()).decode().strip()
-        if not line.startswith("listening on http://"):
-            raise RuntimeError(f"{module} said {line!r} in place of where it listens")
-        host, _, port = line.removeprefix("listening on http://").rpartition(":")
-        yield host, int(port)
+        yield await program.address()
 
 
 def answer_lines(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

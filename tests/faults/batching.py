@@ -12,9 +12,13 @@ from example_ledger.accounts import Account, OpenAccount, open_account
 from example_ledger.transfers import PostBatch, PostTransfer, Transfer, post_batch, post_transfer
 from tests.faults.checking import Row
 
-__all__ = ["Look", "Names", "Spend", "Step", "commands_of", "log_of", "outcome_of", "spending"]
+__all__ = ["BOOKS_OF_SPENDING", "Look", "Names", "Spend", "Step", "commands_of", "log_of", "outcome_of", "spending"]
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+BOOKS_OF_SPENDING = ("movements_without_transfer", "below_limit")
+"""What the check of the ledger's books says of `Spend`, which moves money without a transfer and heeds no limit."""
 
 
 class Look(Command):

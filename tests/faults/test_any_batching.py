@@ -14,8 +14,8 @@ from hypothesis import strategies as some
 from cqrskit import Executor, Settings
 from cqrskit.testing import PostgresServer
 from example_ledger.transfers import PostTransfer
-from tests.faults.batching import Names, Step, commands_of, log_of, outcome_of, spending
-from tests.faults.checking import head_of, read_log, replayed
+from tests.faults.batching import BOOKS_OF_SPENDING, Names, Step, commands_of, log_of, outcome_of, spending
+from tests.faults.checking import assert_books_in_order, head_of, read_log, replayed
 from tests.faults.told import Answer, Attempt, Told, submitting_to
 
 BATCH_SIZES = (1, 2, 5, 1_000)
@@ -105,6 +105,7 @@ def workshop(postgres_server: PostgresServer) -> Iterator[Workshop]:
         workshop.runner.run(workshop.open())
         yield workshop
         workshop.runner.run(workshop.stack.aclose())
+        workshop.runner.run(assert_books_in_order(dsn, but_for=BOOKS_OF_SPENDING))
     postgres_server.drop_database(dsn)
 
 

@@ -10,6 +10,7 @@ import msgspec
 from cqrskit import Settings
 from tests.acceptance.api import LedgerClient, transfer
 from tests.acceptance.conftest import ledger_client
+from tests.faults.checking import assert_books_and_documents_in_order
 
 READERS, ROUNDS, ATTEMPTS = 6, 12, 20
 
@@ -63,3 +64,4 @@ async def test_every_writer_reads_its_own_writes_on_documents_lists_and_searches
         await asyncio.gather(*(write_and_read(number) for number in range(READERS)))
         stop.set()
         await writing
+        await assert_books_and_documents_in_order(ledger.runtime)

@@ -12,10 +12,9 @@ import msgspec
 from cqrskit import Settings
 from cqrskit.testing import eventually
 from example_ledger.application import ledger
-from example_ledger.checking import check_books
 from example_ledger.transfers import PostTransfer
 from tests.acceptance.api import bearer, key_for
-from tests.faults.checking import assert_log_tells_what_callers_were_told
+from tests.faults.checking import assert_books_and_documents_in_order, assert_log_tells_what_callers_were_told
 from tests.faults.load import Load
 from tests.faults.told import Answer, Told, submitting_over_http
 from tests.integration.running_processes import address_of, finish, start
@@ -103,13 +102,6 @@ async def _assert_books_are_in_order(settings: Settings, told: list[Told]) -> No
     """With all documents, once read models have caught up."""
     settings = msgspec.structs.replace(settings, block_size_max=5_000)
     async with ledger.open(settings, projections=[each.name for each in ledger.projections]) as runtime:
-        head = await runtime.event_store.head()
-
-        async def level() -> bool:
-            return all(status.visible_position >= head for status in await runtime.status(count_documents=False))
-
-        await eventually(level, timeout_seconds=WAIT_SECONDS)
-        report = await check_books(runtime)
-    assert report.violations == []
+        report = await assert_books_and_documents_in_order(runtime)
     acknowledged = {each.command.transfer_id for each in told if each.final and each.final.kind == "acknowledged"}
     assert report.transfers >= len(acknowledged)

@@ -138,6 +138,8 @@ async def test_a_swap_under_constant_reads_shows_no_error_no_gap_and_no_mix_of_g
             last = len(seen)
             await eventually(lambda: _after(seen, last, "DoubledCounts doubled"), timeout_seconds=30)
             await eventually(lambda: _after(seen, last, "Counts plain"), timeout_seconds=30)
+        await level(old)
+        await assert_projection_exact(old, Counts)
         kinds = {kind for kind, _ in seen}
         assert kinds == {"DoubledCounts plain", "DoubledCounts doubled", "Counts plain"}
 

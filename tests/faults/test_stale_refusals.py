@@ -10,7 +10,8 @@ import pytest
 from cqrskit import CommandFailed, CommandResult, Executor, Settings
 from example_ledger.accounts import OpenAccount
 from example_ledger.transfers import PostTransfer
-from tests.faults.batching import Look, Spend, spending
+from tests.faults.batching import BOOKS_OF_SPENDING, Look, Spend, spending
+from tests.faults.checking import assert_books_in_order
 
 FUNDS = 10
 
@@ -44,6 +45,7 @@ async def stage(request: pytest.FixtureRequest, postgres_dsn: str) -> AsyncItera
             await one.executor.execute(opening)
         await two.executor.execute(stage.transfer(stage.bank, stage.rich, FUNDS))
         yield stage
+    await assert_books_in_order(postgres_dsn, but_for=BOOKS_OF_SPENDING)
 
 
 async def test_a_transfer_that_other_processes_have_paid_for_is_posted(stage: Stage) -> None:

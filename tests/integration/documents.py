@@ -16,7 +16,7 @@ from tests.integration.running_processes import environment
 BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-FILE = re.compile(r"^# (?P<name>\w+\.py)(?P<more>, continued)?$")
+FILE = re.compile(r"^# (?P<name>(?:\w+/)*\w+\.py)(?P<more>, continued)?$")
 VOLATILE = [
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(?:Z|\+00:00)"), "..."),
     (re.compile(r'"correlation_id":"[0-9a-f]{32}"'), '"correlation_id":"..."'),

@@ -6,6 +6,7 @@ import pytest
 
 from cqrskit import Command, CommandResult, Settings
 from tests.integration.counting import Grow, GrowNumbered, Label, counter_numbered, opened
+from tests.integration.reminding import GrowLater, reminding
 from tests.integration.test_executor import assert_dense, rows
 
 LIMIT = 50
@@ -57,6 +58,15 @@ async def test_a_transaction_ends_with_the_command_that_reaches_the_limit_of_byt
         assert all(isinstance(result, CommandResult) for result in results)
     assert max(sizes(postgres_dsn, 1)) == 4
     assert_dense(postgres_dsn)
+
+
+async def test_the_bytes_of_due_commands_count_too(postgres_dsn: str) -> None:
+    async with reminding.open(Settings(database_url=postgres_dsn, batch_max_bytes=10_000)) as runtime:
+        commands = [GrowLater(counter_id=counter_numbered(1), name=str(n), seconds=3_600) for n in range(1_000)]
+        results = await runtime.executor.execute_many(commands)
+        assert all(isinstance(result, CommandResult) for result in results)
+    found = rows(postgres_dsn, "SELECT sum(length(content) + length(metadata)) FROM due_commands GROUP BY xmin::text")
+    assert max(int(str(size)) for (size,) in found) < 10_000
 
 
 async def test_what_names_more_streams_than_are_loaded_at_once_is_decided_all_the_same(

@@ -21,7 +21,7 @@ from tests.benchmarks.peers.row_locks import BY_FUNCTION, BY_STATEMENTS, RowLock
 
 ROOT = Path(__file__).parents[2]
 TINY = "0.002"
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 300
 
 
 async def benchmarks(server: PostgresServer, *arguments: str, **variables: str) -> tuple[int, Any]:

@@ -187,7 +187,7 @@ async def test_events_and_status_show_what_was_written(postgres_dsn: str) -> Non
     level = await cqrskit("project", "--app", BANK, "--until-level", variables=variables)
     assert level.code == 0, level.err
     status = await cqrskit("status", "--app", BANK, "--json", variables=variables)
-    (balances,) = json.loads(status.out)
+    (balances,) = json.loads(status.out)["projections"]
     assert balances["name"] == "balances"
     assert (balances["position"], balances["visible_position"], balances["head"]) == (3, 3, 3)
     assert (balances["lag_events"], balances["documents"], balances["parked_keys"]) == (0, 3, 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime, tzinfo
 from typing import LiteralString
 from uuid import UUID, uuid4
 
@@ -10,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 import cqrskit.due_commands
-from cqrskit import CommandFailed, CommandResult, Runtime, Settings
+from cqrskit import Application, Command, CommandFailed, CommandResult, Repository, Runtime, Settings, handles
 from cqrskit.due_commands import DueCommandRunner
 from cqrskit.testing import eventually
 from cqrskit.testing.worker_process import WorkerProcess
-from tests.integration.counting import Grow, Require, TooSmall
+from tests.integration.counting import Counter, Grow, Require, TooSmall, grow
 from tests.integration.reminding import CallOff, GrowLater, OnlySchedule, mended, opened, reminding
 
 
@@ -79,6 +80,43 @@ async def test_a_batch_that_the_database_refuses_stores_no_due_command_of_the_cu
     assert [isinstance(each, CommandResult) for each in results] == [True, False, True]
     assert rows(settings, "SELECT key FROM due_commands ORDER BY id") == [("first",), ("last",)]
     assert rows(settings, "SELECT count(*) FROM events") == [(4,)]
+
+
+class Nowhere(tzinfo):
+    """A time zone that does not say where it is, so that its times cannot be written."""
+
+    def utcoffset(self, moment: datetime | None) -> None:
+        return None
+
+    dst = tzname = utcoffset
+
+
+class ScheduleNowhere(Command):
+    """Ask for what cannot be written."""
+
+    counter_id: UUID
+
+
+@handles(ScheduleNowhere)
+def schedule_nowhere(command: ScheduleNowhere, repository: Repository) -> None:
+    """Grow, and ask."""
+    repository.create(Counter, command.counter_id).grow(by=1)
+    due = Grow(counter_id=command.counter_id)
+    repository.schedule(due, at=datetime(2030, 1, 1, tzinfo=Nowhere()), key=str(command.counter_id))
+
+
+@pytest.mark.parametrize("locked", [False, True])
+async def test_what_cannot_be_written_fails_alone_and_at_once(settings: Settings, locked: bool) -> None:
+    application = Application("nowhere", aggregates=[Counter], handlers=[grow, schedule_nowhere])
+    async with application.open(settings) as runtime:
+        runtime.executor._appender.locked_batches = 1_000 if locked else 0
+        commands = [ScheduleNowhere(counter_id=uuid4()), *[Grow(counter_id=uuid4()) for _ in range(5)]]
+        async with asyncio.timeout(runtime.settings.command_timeout_seconds / 2):
+            results = await runtime.executor.execute_many(commands)
+    assert isinstance(results[0], CommandFailed)
+    assert "TypeError" in str(results[0])
+    assert all(isinstance(each, CommandResult) for each in results[1:])
+    assert rows(settings, "SELECT count(*) FROM events") == [(10,)]
 
 
 async def test_what_is_stored_under_a_key_again_takes_the_place_of_the_first(settings: Settings) -> None:
@@ -180,7 +218,7 @@ async def test_one_that_fails_again_and_again_is_parked_and_runs_when_it_is_retr
         async def parked() -> bool:
             return (await runtime.due_commands.status()).parked == 2
 
-        await eventually(parked)
+        await eventually(parked, timeout_seconds=30)
         assert await value(runtime, counter_id) == 3 + 10
         first, _ = await runtime.due_commands.list_all(only_parked=True, count_max=10)
         assert first.attempts == cqrskit.due_commands.ATTEMPTS_MAX
@@ -217,12 +255,39 @@ async def test_an_operator_lists_retries_and_drops_what_is_parked(
                 line = ""
             return await process.ended(), line
 
+    assert (await cqrskit_due("status", "--check"))[0] == 1
+    shown = json.loads((await cqrskit_due("status", "--json"))[1])
+    assert (shown["due_commands"]["waiting"], shown["due_commands"]["parked"], shown["reactions"]) == (0, 2, [])
     code, listed = await cqrskit_due("due", "list", "--parked", "--json")
     assert (code, [each["key"] for each in json.loads(listed)]) == (0, ["a", "b"])
     assert await cqrskit_due("due", "retry", "a") == (0, "a will be tried again within a second or so")
     assert await cqrskit_due("due", "drop", "b", "--yes") == (0, "b is given up")
     assert await cqrskit_due("due", "drop", "b", "--yes") == (2, "")
     assert rows(settings, "SELECT key, attempts, parked_at FROM due_commands") == [("a", 0, None)]
+
+
+async def test_an_error_that_quotes_what_no_text_column_takes_is_kept_all_the_same(settings: Settings) -> None:
+    async with opened(settings) as runtime:
+        await runtime._due_runner.stop()
+        await runtime.executor.execute(GrowLater(counter_id=uuid4(), name="a"))
+        (claimed,) = await runtime.due_commands.claim(datetime.now(UTC), 9, ["GrowDue"], seconds=30)
+        quoting = "half \ud800 and \0 nothing"
+        await runtime.due_commands.put_off(claimed, attempts=1, run_at=claimed.due_at, error=quoting)
+        ((kept,),) = rows(settings, "SELECT error FROM due_commands")
+        await runtime.due_commands.park(claimed, attempts=1, error=quoting)
+        assert rows(settings, "SELECT error FROM due_commands WHERE parked_at IS NOT NULL") == [(kept,)]
+        assert kept == r"half \ud800 and \x00 nothing"
+
+
+async def test_a_process_that_takes_no_more_commands_claims_none_that_are_due(settings: Settings) -> None:
+    async with opened(settings) as runtime:
+        runtime.executor.refuse_new()
+        looking = runtime._due_runner._task
+        await eventually(lambda: looking is not None and looking.done())
+        async with opened(settings) as other:
+            await other._due_runner.stop()
+            await other.executor.execute(GrowLater(counter_id=uuid4(), name="a"))
+    assert rows(settings, "SELECT attempts, error, leased_until FROM due_commands") == [(0, None, None)]
 
 
 async def test_a_stop_finishes_what_is_running(settings: Settings) -> None:

@@ -10,11 +10,10 @@ from litestar import Litestar
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cqrskit import Scope, Settings
+from cqrskit import Scope, Settings, measuring
 from cqrskit.metrics import Metrics
 from cqrskit.testing import eventually
 from cqrskit.web import CqrskitPlugin, plugin_of
-from cqrskit.web import metrics as route
 from tests.acceptance.api import bearer
 from tests.integration.bank import ROUTES, Credit, Open, bank
 from tests.integration.running_processes import ROOT, bank_client
@@ -37,6 +36,12 @@ async def scraped(client: httpx.AsyncClient) -> Samples:
     assert reply.status_code == 200
     assert reply.headers["content-type"].startswith("text/plain; version=")
     return samples_of(reply.text)
+
+
+def labels_in(text: str) -> dict[str, list[str]]:
+    """The documented labels of each metric."""
+    rows = re.findall(r"^\| `(cqrskit_\w+)` \| \w+ \| ([^|]*) \|", text, re.MULTILINE)
+    return {name: re.findall(r"`(\w+)`", labels) for name, labels in rows}
 
 
 def test_every_metric_is_documented_with_its_type_and_meaning() -> None:
@@ -67,7 +72,7 @@ async def test_commands_are_counted_by_name_and_outcome(postgres_dsn: str) -> No
     assert found["cqrskit_batch_commands_sum", ()] == 7
     assert found["cqrskit_decide_seconds_count", ()] >= 7
     assert found["cqrskit_append_seconds_count", ()] == 7
-    assert found["cqrskit_http_requests_total", ("POST", "500")] == 1
+    assert found["cqrskit_http_requests_total", ("POST", "/accounts/{account_id}/credit", "500")] == 1
     assert found["cqrskit_queue_commands", ()] == 0
     assert found["cqrskit_cached_aggregates", ()] == 1
 
@@ -106,7 +111,7 @@ async def test_a_scrape_answers_while_postgres_hangs(postgres_dsn: str) -> None:
         async def measured() -> bool:
             return ("cqrskit_projection_lag_events", ("balances",)) in await scraped(client)
 
-        await eventually(measured, timeout_seconds=4 * route.MEASURED_AGAIN_SECONDS)
+        await eventually(measured, timeout_seconds=4 * measuring.MEASURED_AGAIN_SECONDS)
 
 
 async def test_two_runtimes_in_one_process_count_for_themselves(postgres_dsn: str) -> None:

@@ -187,7 +187,9 @@ async def test_status_shows_what_somebody_should_look_at_and_check_tells_monitor
             return (await operator.types("status", "--check")).code == 0
 
         await eventually(healthy, timeout_seconds=30)
-        (status,) = json.loads((await operator.types("status", "counts", "--json")).out)
+        shown = json.loads((await operator.types("status", "counts", "--json")).out)
+        assert (shown["reactions"], shown["due_commands"]) == ([], None)
+        (status,) = shown["projections"]
         assert (status["generation"], status["state"], status["problems"]) == (1, "live", [])
         assert status["partitions"][0]["worker"].split(":")[1] == str(process.pid)
     finally:
@@ -201,7 +203,8 @@ async def test_status_watches_until_it_is_stopped(operator: Operator) -> None:
     assert process.stdout is not None
     async with asyncio.timeout(30):
         lines = [await process.stdout.readline() for _ in range(2)]
-    assert [json.loads(line)[0]["name"] for line in lines] == ["counts", "counts"]
+    assert [json.loads(line)["projections"][0]["name"] for line in lines] == ["counts", "counts"]
+    assert [json.loads(line)["due_commands"]["waiting"] for line in lines] == [0, 0]
     process.send_signal(signal.SIGINT)
     finished = await finish(process)
     assert (finished.code, finished.err) == (0, "")

@@ -276,7 +276,9 @@ async def test_a_document_that_the_store_refuses_is_parked_at_the_event_that_mad
 # --- limits, restarts, partitions, readers
 
 
-async def test_more_parked_keys_than_allowed_stop_the_projection_and_the_status_says_why(settings: Settings) -> None:
+async def test_more_parked_keys_than_allowed_stop_the_projection_until_it_is_resumed(
+    settings: Settings,
+) -> None:
     limited = Settings(
         database_url=settings.database_url,
         elasticsearch_url=settings.elasticsearch_url,
@@ -293,6 +295,14 @@ async def test_more_parked_keys_than_allowed_stop_the_projection_and_the_status_
         (status,) = await runtime.status()
         assert "CQRSKIT_PARKED_KEYS_MAX" in str(status.failure)
         assert any("CQRSKIT_PARKED_KEYS_MAX" in problem for problem in status.problems)
+        one, *_ = await runtime.checkpoints.parked("counts", 1)
+        assert await runtime.checkpoints.skip("counts", 1, one.key, one.position)
+        assert await retried(runtime, Counts, one.key) == [Retried(one.key, "level")]
+        await runtime.checkpoints.pause("counts", paused=False)
+        await eventually(lambda: runtime.stopped_projections == [], timeout_seconds=30)
+        await grow(runtime, counter := uuid4(), 4)
+        await level(runtime, Counts)
+        assert await document_of(runtime, Counts, str(counter)) == Count(4, 2)
 
 
 async def test_parked_keys_survive_a_restart_and_another_division_and_are_retried_by_several_workers(

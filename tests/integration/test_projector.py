@@ -197,3 +197,19 @@ async def test_an_index_that_is_removed_under_a_running_projector_stops_it_and_i
     async with opened(settings, projecting=True) as runtime:
         await level(runtime)
         assert len(await versions(runtime)) == 2
+
+
+async def test_a_projection_whose_index_was_removed_builds_it_anew_when_it_is_resumed(
+    postgres_dsn: str, elasticsearch_url: str, index_prefix: str
+) -> None:
+    settings = Settings(database_url=postgres_dsn, elasticsearch_url=elasticsearch_url, index_prefix=index_prefix)
+    async with opened(settings, projecting=True) as runtime:
+        await grown(runtime, uuid4(), 1)
+        await level(runtime)
+        await runtime.read_store.drop(Counts.index(1))
+        await grown(runtime, uuid4(), 1)
+        await eventually(lambda: runtime.stopped_projections == ["counts"])
+        await runtime.checkpoints.pause("counts", paused=False)
+        await eventually(lambda: runtime.stopped_projections == [], timeout_seconds=30)
+        await level(runtime)
+        assert len(await versions(runtime)) == 2

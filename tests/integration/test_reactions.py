@@ -74,7 +74,7 @@ async def test_a_checkpoint_that_is_set_back_gives_no_event_a_second_effect(sett
         await runtime.executor.execute(Grow(counter_id=counter_id))
         await eventually(lambda: level(settings))
     with psycopg.connect(str(settings.database_url)) as connection:
-        connection.execute("UPDATE reactions SET position = 0")
+        connection.execute("UPDATE reactions SET position = 0, positions = '{}'")
     async with mirroring.open(settings) as runtime:
         await eventually(lambda: level(settings))
         assert await value(runtime, mirror_of(counter_id)) == 10_000
@@ -96,6 +96,52 @@ async def test_an_event_that_fails_is_parked_and_later_ones_go_on_until_it_is_re
         finally:
             mended.clear()
         assert await value(runtime, mirror_of(counter_id)) == (1 + POISON) * 10_000
+
+
+class Unlucky(Reaction):
+    """Comes before the mirror, and cannot go on."""
+
+    @on(Counter.Grown)
+    def grown(self, event: Counter.Grown, at: RecordedEvent) -> Command | None:
+        return None
+
+
+async def test_a_reaction_that_cannot_go_on_does_not_keep_others_from_it(settings: Settings) -> None:
+    counter_id = uuid4()
+    both = Application("both", aggregates=[Counter], handlers=[grow, require], reactions=[Unlucky, Mirror])
+    async with both.open(settings) as runtime:
+        with psycopg.connect(str(settings.database_url)) as connection:
+            connection.execute("DELETE FROM reactions WHERE name = 'unlucky'")
+        await runtime.executor.execute(Grow(counter_id=counter_id))
+        await eventually(lambda: level(settings))
+        assert await value(runtime, mirror_of(counter_id)) == 10_000
+
+
+class Quoting(Reaction):
+    """Fails with what no database can store as it is."""
+
+    @on(Counter.Grown)
+    def grown(self, event: Counter.Grown, at: RecordedEvent) -> Command | None:
+        raise ValueError("half \ud800 and \0 nothing")
+
+
+async def test_an_error_that_quotes_what_no_text_column_takes_is_kept_all_the_same(settings: Settings) -> None:
+    quoting = Application("quoting", aggregates=[Counter], handlers=[grow], reactions=[Quoting])
+    async with quoting.open(settings) as runtime:
+        await runtime.executor.execute(Grow(counter_id=uuid4()))
+        await eventually(lambda: rows(settings, "SELECT FROM due_commands WHERE parked_at IS NOT NULL"))
+        (parked,) = await runtime.due_commands.list_all(only_parked=True, count_max=9)
+        assert parked.error == r"ValueError: half \ud800 and \x00 nothing"
+
+
+def test_a_reaction_says_nothing_of_documents() -> None:
+    for said in ({"key": lambda event, at: "a"}, {"creates": True}):
+        with pytest.raises(DefinitionError, match="no `key` and no `creates`"):
+
+            class Wrong(Reaction):
+                @on(Counter.Grown, **said)
+                def grown(self, event: Counter.Grown, at: RecordedEvent) -> None:
+                    """Never called."""
 
 
 def test_what_cannot_work_is_said_at_the_start() -> None:

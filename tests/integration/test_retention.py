@@ -60,7 +60,7 @@ async def test_a_failure_to_delete_is_logged_and_harms_no_command(postgres_dsn: 
     record(postgres_dsn, 10, days_old=31)
     with capture_logs() as lines:
         async with opened(Settings(database_url=postgres_dsn, receipts_kept_days=30)) as runtime:
-            await eventually(lambda: [line for line in lines if line["event"] == "receipts.not_pruned"])
+            await eventually(lambda: [line for line in lines if line["event"] == "receipts.failed"])
             assert (await runtime.executor.execute(Grow(counter_id=uuid4()), key="new")).reply == 1
     assert kept(postgres_dsn) == 11
 

@@ -1,5 +1,6 @@
 """The Litestar plugin: replies, positions, and every kind of bad request."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -217,4 +218,22 @@ async def test_health_and_the_api_description_are_there(client: httpx.AsyncClien
     description = (await client.get("/schema/openapi.json")).json()
     assert description["info"]["title"] == "bank"
     parameters = description["paths"]["/accounts"]["get"]["parameters"]
-    assert {"min_position", "Consistency-Position"} <= {each["name"] for each in parameters}
+    assert {"min_position", "Consistency-Position"} <= {each.get("name") for each in parameters}
+
+
+async def test_a_client_that_hangs_up_in_the_middle_of_its_body_is_no_failure_of_the_service(
+    client: httpx.AsyncClient,
+) -> None:
+    begun = b'POST /accounts HTTP/1.1\r\nHost: bank\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"o'
+    _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    writer.write(begun)
+    await writer.drain()
+    writer.close()
+
+    async def counted() -> list[str]:
+        lines = (await client.get("/metrics")).text.splitlines()
+        return [line for line in lines if line.startswith("cqrskit_http_requests_total") and "POST" in line]
+
+    assert await eventually(counted) == [
+        'cqrskit_http_requests_total{method="POST",route="/accounts",status="400"} 1.0'
+    ]

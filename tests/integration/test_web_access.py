@@ -10,16 +10,18 @@ import httpx
 import msgspec
 import psycopg
 import pytest
-from litestar import Litestar, WebSocket, get, post, websocket
+from litestar import Litestar, Response, WebSocket, get, post, websocket
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
 from structlog.testing import capture_logs
 
-from cqrskit import ConfigurationError, Scope, Settings
+from cqrskit import ConfigurationError, Scope, Settings, new_id
 from cqrskit.access import make_api_key
 from cqrskit.application import Runtime
 from cqrskit.testing import RestartablePostgres, eventually
-from cqrskit.web import CqrskitPlugin, needs_scope, open_to_all, plugin_of
+from cqrskit.web import Commands, CqrskitPlugin, command_reply, needs_scope, open_to_all, plugin_of
 from tests.acceptance.api import bearer
-from tests.integration.bank import ROUTES, bank
+from tests.integration.bank import ROUTES, Done, Open, OpenBody, bank
 from tests.integration.running_processes import bank_client
 from tests.integration.test_web import problem
 
@@ -109,7 +111,8 @@ async def test_the_api_description_says_how_to_show_a_key_and_where_none_is_need
     client, runtime = bank_at_work
     described = (await client.get("/schema/openapi.json", headers=await key_of(runtime))).json()
     assert described["security"] == [{"api_key": []}]
-    assert described["components"]["securitySchemes"] == {"api_key": {"type": "http", "scheme": "bearer"}}
+    scheme = described["components"]["securitySchemes"]["api_key"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     assert described["paths"]["/health/live"]["get"]["security"] == [{}]
 
 
@@ -184,6 +187,32 @@ async def test_an_idempotency_key_belongs_to_its_actor(bank_at_work: AtWork, ide
     if len(idempotency_key) == 1:
         assert conflict["details"] == {"key": "k", "field": "owner"}
         assert "shop" not in str(conflict)
+
+
+@post("/openings", opt=open_to_all())
+async def opening_route(data: JSONBody[OpenBody], commands: NamedDependency[Commands]) -> Response[Done]:
+    """Everybody may open an account."""
+    account_id = data.account_id or new_id()
+    result = await commands.execute(Open(account_id=account_id, owner=data.owner))
+    return command_reply(Done(account_id, result.position), result)
+
+
+async def test_nobody_gets_the_reply_of_a_key_by_naming_it_where_no_key_is_needed(settings: Settings) -> None:
+    app = Litestar([*ROUTES, opening_route], plugins=[CqrskitPlugin(bank, settings, api_keys=True)])
+    async with bank_client(settings, app) as client:
+        shop = {**await key_of(plugin_of(app).runtime), "Idempotency-Key": "order-1"}
+        first = await client.post("/accounts", json={"owner": "Ann"}, headers=shop)
+        assert first.status_code == 201
+        for named in ("@shop order-1", "order-1", "@shop blake2b:" + "0" * 64):
+            anonymous = {"Idempotency-Key": named}
+            reply = await client.post("/openings", json={"owner": "Ann"}, headers=anonymous)
+            assert (reply.status_code, reply.json()["account_id"] in first.text) == (201, False)
+            again = await client.post("/openings", json={"owner": "Ann"}, headers=anonymous)
+            assert (again.status_code, again.content) == (200, reply.content)
+            other = await client.post("/openings", json={"owner": "Ben"}, headers=anonymous)
+            assert problem(other, 409, "idempotency_conflict")["details"] == {"key": named, "field": "owner"}
+        retried = await client.post("/accounts", json={"owner": "Ann"}, headers=shop)
+        assert (retried.status_code, retried.content) == (200, first.content)
 
 
 async def test_a_key_that_asks_too_often_is_told_when_to_come_back_and_no_other_is(settings: Settings) -> None:

@@ -1,14 +1,23 @@
 """Readiness: it names what is broken, and answers quickly also when a server hangs."""
 
 import time
+from typing import Any
+from uuid import uuid4
 
+import msgspec
 import psycopg
+from litestar import Litestar
 
 from cqrskit import Settings
 from cqrskit.testing import eventually
-from cqrskit.web import plugin_of
+from cqrskit.web import CqrskitPlugin, plugin_of
 from tests.integration.bank import bank, create_app
+from tests.integration.counting import POISON, Grow
 from tests.integration.running_processes import bank_client
+from tests.integration.test_reactions import mirroring
+from tests.integration.upgrading import Place, ordering
+
+PARKED = "due commands: 1 parked: see `cqrskit due list --parked`"
 
 
 async def test_a_projection_that_cannot_go_on_leaves_the_service_in_use_and_says_why(postgres_dsn: str) -> None:
@@ -101,6 +110,75 @@ async def test_lag_and_parked_keys_beyond_their_limits_are_problems(postgres_dsn
         assert (reply.status_code, reply.json()["status"]) == (200, "degraded")
         for words in ("it lags by 2 events, more than 1", "it has 1 parked key: "):
             assert any(words in problem for problem in reply.json()["problems"]), words
+
+
+async def test_due_commands_and_reactions_are_shown_and_what_is_late_or_parked_is_a_problem(postgres_dsn: str) -> None:
+    settings = Settings(database_url=postgres_dsn, port=0)
+    app = Litestar([], plugins=[CqrskitPlugin(mirroring, settings)])
+    async with bank_client(settings, app) as client:
+
+        async def ready() -> dict[str, Any]:
+            reply = await client.get("/health/ready")
+            assert reply.status_code == 200
+            found: dict[str, Any] = reply.json()
+            return found
+
+        good = await ready()
+        assert (good["status"], good["problems"]) == ("ready", [])
+        empty: dict[str, Any] = {"waiting": None, "parked": 0, "overdue_seconds": 0.0, "unknown": [], "problems": []}
+        assert good["due_commands"] == empty
+        await plugin_of(app).runtime.executor.execute(Grow(counter_id=uuid4(), by=POISON))
+
+        async def parked() -> bool:
+            return bool((await ready())["due_commands"]["parked"])
+
+        await eventually(parked)
+        bad = await ready()
+        assert (bad["status"], bad["problems"]) == ("degraded", [PARKED])
+        (mirror,) = bad["reactions"]
+        assert (mirror["name"], mirror["position"], mirror["lag_events"], mirror["parked_events"]) == (
+            "mirror",
+            2,
+            0,
+            1,
+        )
+        with psycopg.connect(postgres_dsn) as connection:
+            connection.execute("DELETE FROM due_commands")
+            for command, late in (("Gone", 70), ("Grow", 80), ("Later", 5)):
+                connection.execute(
+                    "INSERT INTO due_commands (key, command, content, metadata, due_at, run_at, leased_until)"
+                    " VALUES (%(command)s, %(command)s, '', '', now() - make_interval(secs => %(late)s),"
+                    " now() - make_interval(secs => %(late)s), now() + interval '1 hour')",
+                    {"command": command, "late": late},
+                )
+            connection.execute("UPDATE due_commands SET run_at = now() + interval '50 seconds' WHERE command = 'Grow'")
+        late_ones = await ready()
+        assert late_ones["due_commands"]["unknown"] == ["Gone"]
+        assert late_ones["status"] == "degraded"
+        assert any(each.startswith("due commands: the oldest is overdue by 80 s") for each in late_ones["problems"])
+        assert "due commands: this code has no handler for what is overdue: Gone" in late_ones["problems"]
+
+
+async def test_a_reaction_that_lags_or_cannot_go_on_is_a_problem(postgres_dsn: str) -> None:
+    settings = Settings(database_url=postgres_dsn, port=0)
+    for version in (2, 1):
+        async with ordering(version, reacts=False).open(settings) as writer:
+            await writer.executor.execute(Place(order_id=uuid4()))
+    app = Litestar([], plugins=[CqrskitPlugin(ordering(1, reacts=True), settings)])
+    async with bank_client(settings, app) as client:
+
+        async def problems() -> list[str]:
+            return [str(each) for each in (await client.get("/health/ready")).json()["problems"]]
+
+        await eventually(problems)
+        (problem,) = await problems()
+        assert problem.startswith("reaction shipping: the log holds events of type 'Order.Placed@2'")
+    strict = msgspec.structs.replace(settings, health_lag_max_events=1)
+    async with ordering(1, reacts=True).open(strict, executor=False) as looking:
+        (shipping,) = await looking.reaction_statuses()
+        assert (shipping.position, shipping.lag_events) == (0, 2)
+        assert shipping.lag_seconds > 0
+        assert shipping.problems == ("it lags by 2 events, more than 1",)
 
 
 async def test_a_service_that_stops_is_not_ready(postgres_dsn: str) -> None:

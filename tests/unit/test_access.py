@@ -184,6 +184,30 @@ async def test_known_keys_go_on_while_the_database_is_down_but_not_for_ever() ->
     assert await known.find(made.key.id) == made.key
 
 
+@pytest.mark.parametrize("after_seconds", [KEPT_SECONDS - 0.01, KEPT_SECONDS])
+async def test_a_revoked_key_goes_on_for_a_minute_where_nobody_can_ask_and_not_longer(after_seconds: float) -> None:
+    keys, clock = KeysInMemory(), Clock()
+    made = await keys.make("shop", [Scope.READ])
+    known = KnownKeys(keys, clock=clock)
+    await known.find(made.key.id)
+    await keys.revoke(made.key.id)
+    keys.down = True
+    clock.now += after_seconds - 0.005
+    finding = asyncio.create_task(known.find(made.key.id))
+    await asyncio.sleep(0)
+    clock.now += 0.005  # while the database is asked
+    if after_seconds < KEPT_SECONDS:
+        assert await finding == made.key
+    else:
+        with pytest.raises(ServerUnavailable):
+            await finding
+    keys.down = False
+    clock.now += FRESH_SECONDS
+    found = await known.find(made.key.id)
+    assert found is not None
+    assert found.revoked_at is not None
+
+
 async def test_a_known_key_does_not_wait_long_for_a_database_that_hangs() -> None:
     keys, clock = KeysInMemory(), Clock()
     made = await keys.make("shop", [Scope.READ])

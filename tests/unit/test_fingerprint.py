@@ -67,7 +67,7 @@ from typing import Any
 
 import msgspec
 
-from cqrskit import Aggregate, Projection, RecordedEvent, on
+from cqrskit import Aggregate, Projection, RecordedEvent, on, upcasts
 
 from . import money
 from .money import NOTHING, SIDES, TABLE, Scale, Side, rated
@@ -90,12 +90,18 @@ class Account(Aggregate):
         def apply(self, account: Any) -> None:
             account.amount = self.amount
 
-    class Closed(Aggregate.Event):
+    class Closed(Aggregate.Event, version=2):
         """The end."""
 
     def decide(self) -> int:
         """A decision."""
         return 1
+
+
+@upcasts(Account.Closed, from_version=1)
+def closed_v1(data: dict[str, Any]) -> dict[str, Any]:
+    """The first version had a reason."""
+    return {"because": data["reason"]}
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -179,6 +185,7 @@ MATTERS = [
     ("deeper(amount) * RATE", "deeper(amount) - RATE"),
     ("return amount + 1", "return amount + 2"),
     ("LIMIT = 100", "LIMIT = 101"),
+    ('{"because": data["reason"]}', '{"because": "no " + data["reason"]}'),
     ("self.amount * 2", "self.amount * 3"),
     ("amount: int = 0", "amount: int = 1"),
     ("Row(self.amount + amount", "Row(self.amount - amount"),
@@ -192,6 +199,7 @@ MATTERS = [
     (ONE + TWO, TWO.rstrip() + "\n\n" + ONE.rstrip() + "\n"),
 ]
 DOES_NOT_MATTER = [
+    ('    """The first version had a reason."""\n', ""),
     ('"""First."""', '"""Another docstring."""'),
     ('        """Second."""\n', ""),
     ("    # Far away.\n", "    # Another comment.\n\n"),

@@ -63,10 +63,38 @@ def test_nothing_names_a_machine_or_a_package_registry() -> None:
     assert found == []
 
 
-def test_every_log_event_is_listed_and_every_listed_one_is_written() -> None:
-    call = re.compile(r"""\blog\.(?:debug|info|warning|error|exception|log)\(\s*(?:record\.levelno,\s*)?"([\w.]+)\"""")
-    written = {name for path in (ROOT / "cqrskit").rglob("*.py") for name in call.findall(path.read_text())}
-    assert written == set(LOG_EVENTS)
+LEVELS = {
+    **{level: level for level in ("debug", "info", "warning", "error")},
+    "exception": "error",
+    "log": "varies",
+}
+
+
+def logged_in(path: Path) -> list[tuple[str, str, set[str]]]:
+    """The log events of a file: name, level, fields."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS):
+            continue
+        names = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        if isinstance(node.func.value, ast.Name) and node.func.value.id == "log":
+            fields = {str(each.arg) for each in node.keywords} - {"exc_info"}
+            found.append((str(names[0]), LEVELS[node.func.attr], fields))
+    return found
+
+
+def test_every_log_event_is_listed_with_its_level_and_fields_and_every_listed_one_is_written() -> None:
+    written = [each for path in (ROOT / "cqrskit").rglob("*.py") for each in logged_in(path)]
+    assert {name for name, _, _ in written} == set(LOG_EVENTS)
+    for name, level, fields in written:
+        assert (level, fields) == (LOG_EVENTS[name].level, set(LOG_EVENTS[name].fields)), name
+
+
+def test_fault_tests_end_with_a_check_of_the_log_or_of_all_documents() -> None:
+    names = "assert_books|assert_log_tells|assert_projection_exact|assert_exact|assert_in_order|check_books"
+    checks = re.compile(rf"{names}|import WAIT_SECONDS, at_work|count\(\*\)")
+    modules = (ROOT / "tests" / "faults").glob("test_*.py")
+    assert [path.name for path in modules if not checks.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("package", ["cqrskit", "example_ledger"])

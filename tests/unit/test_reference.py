@@ -12,9 +12,13 @@ from cqrskit import All, Condition, Query, Settings, Summary
 from cqrskit import Any as AnyOf
 from cqrskit.cli import cqrskit_group
 from cqrskit.schema.frozen import FINDING_CODES
+from cqrskit.spans import SPANS
+from cqrskit.telemetry import LOG_EVENTS
 from cqrskit.verification import DifferenceKind
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
+from example_ledger.findings import KINDS
+from tests.unit.http_reference import http_reference
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -62,9 +66,36 @@ def test_every_option_of_a_command_is_documented(name: str, command: str) -> Non
     assert documented == {each.opts[0]: each.help for each in options}
 
 
+def test_every_log_event_is_documented_with_its_level_fields_meaning_and_remedy() -> None:
+    rows = re.findall(
+        r"^\| `([\w.]+)` \| (\w+) \| ([^|]*) \| ([^|]+) \| ([^|]+) \|$", page("log-events.md"), re.MULTILINE
+    )
+    expected = [
+        (name, each.level, ", ".join(f"`{field}`" for field in each.fields), each.meaning, each.remedy)
+        for name, each in LOG_EVENTS.items()
+    ]
+    assert rows == expected
+    assert list(LOG_EVENTS) == sorted(LOG_EVENTS)
+
+
+def test_every_span_is_documented_with_its_attributes() -> None:
+    rows = re.findall(r"^\| `([^`]+)` \| (\w+) \| ([^|]+) \| ([^|]*) \| ([^|]+) \|$", page("traces.md"), re.MULTILINE)
+    expected = [
+        (name, each.kind, each.parent, ", ".join(f"`{attribute}`" for attribute in each.attributes), each.meaning)
+        for name, each in SPANS.items()
+    ]
+    assert rows == expected
+
+
 def test_every_finding_of_the_schema_check_is_documented() -> None:
     section = page("cli.md").partition("| `code` | what was found |")[2].partition("\n## ")[0]
     assert dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)) == FINDING_CODES
+
+
+def test_every_kind_of_violation_that_the_ledgers_check_finds_is_documented() -> None:
+    section = page("ledger.md").partition("| `kind` | invariant | what is wrong |")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.+) \|$", section, re.MULTILINE)
+    assert {kind: (int(number), text) for kind, number, text in rows} == KINDS
 
 
 def test_every_kind_of_difference_is_documented() -> None:
@@ -100,3 +131,7 @@ def test_every_part_of_a_query_is_documented(query: type[Query] | type[Summary])
 def test_every_problem_of_a_request_is_documented() -> None:
     rows = re.findall(r"^\| (\d+) \| `(\w+)` \| (.+) \|$", page("http-errors.md"), re.MULTILINE)
     assert rows == [(str(status), code, title) for status, (code, title) in HTTP_PROBLEMS.items()]
+
+
+def test_the_reference_of_the_ledgers_http_api_is_what_its_openapi_document_says() -> None:
+    assert page("http-api.md") == http_reference(), "write it anew with `make reference`"

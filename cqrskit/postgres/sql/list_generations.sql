@@ -2,7 +2,7 @@
 -- much is left of a lease.
 SELECT generations.projection, generations.generation, generations.state, generations.index_identity,
        generations.shape, generations.folds, generations.mixed, generations.rolled_back,
-       projections.paused_at IS NOT NULL, generations.created_at, generations.live_at, generations.retired_at,
+       projections.paused_at IS NOT NULL, projections.resumptions, generations.created_at, generations.live_at, generations.retired_at,
        generations.events_per_second,
        (SELECT count(*) FROM parked_keys
         WHERE parked_keys.projection = generations.projection AND parked_keys.generation = generations.generation),

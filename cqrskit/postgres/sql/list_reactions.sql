@@ -1,1 +1,1 @@
-SELECT name, position FROM reactions WHERE name = ANY(%(names)s)
+SELECT name, positions FROM reactions WHERE name = ANY(%(names)s)

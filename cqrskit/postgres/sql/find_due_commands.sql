@@ -1,0 +1,2 @@
+-- Which of these keys something is stored under, parked or not.
+SELECT key FROM due_commands WHERE key = ANY(%(keys)s)
