@@ -16,7 +16,7 @@ from tests.ledger_model.at_work import LedgerAtWork, Loop
 from tests.ledger_model.held_to_it import HeldToTheModel
 from tests.ledger_model.over_http import OverHttp
 
-RUNS = {"postgres": 40, "elasticsearch": 8, "http": 5}
+RUNS = {"postgres": 100, "elasticsearch": 24, "http": 15}
 STEPS = 60
 
 
