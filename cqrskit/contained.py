@@ -30,6 +30,7 @@ class ContainedCommands:
         self._keys: frozenset[str] = frozenset()
         self._receipts: dict[str, Receipt] = {}
         self._decided: dict[str, Decision] = {}
+        self._seen: set[str] = set()
         self._rests_on: int | None = 0
         self._refused = False
         repository.decide_contained = self._decide
@@ -40,19 +41,21 @@ class ContainedCommands:
         self._keys = frozenset(waiting.contained_keys)
         if self._keys:
             self._batch, self._receipts = batch, receipts
-            self._decided = {}
+            self._decided, self._seen = {}, set()
             self._rests_on, self._refused = 0, False
 
-    def add_to(self, decision: Decision) -> None:
-        """The handler has accepted. TypeError if it passed over the refusal of what it contains."""
-        if self._refused:
+    def require_whole(self) -> None:
+        """The handler has accepted, and its events can still be undone. TypeError if it accepts in part."""
+        if self._refused or self._keys != self._seen:
             raise TypeError(
-                "it accepts what it contains in part: all or nothing, so let it raise the refusal of a contained "
-                "command, or another in its place"
+                "it accepts what it contains in part: all or nothing, so let it have each of its contained_commands "
+                "decided, and raise the refusal of one, or another in its place"
             )
+
+    def add_to(self, decision: Decision) -> None:
+        """It is accepted as a whole."""
         decision.contains = list(self._decided.values())
         decision.rests_on = self._rests_on
-        self._batch.keys.update(self._decided)
 
     def _decide(self, command: Command) -> Any:
         key = command.idempotency_key()
@@ -61,6 +64,7 @@ class ContainedCommands:
         waiting = self._waiting
         if waiting is None or key not in self._keys:
             raise TypeError(f"{type(command).__name__} is not one of the contained_commands of the command")
+        self._seen.add(key)
         known = self._decided.get(key) or self._batch.first_with(key) or self._receipts.get(key)
         content = self._codec.content_of(command)
         if known is not None:

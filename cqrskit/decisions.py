@@ -11,7 +11,7 @@ append will show (a refusal does), everything is looked up before the command is
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -205,6 +205,8 @@ class Decider:
         batch.decisions.append(decision)
         for key in decision.remembered_under:
             batch.keys[key] = decision
+        for each in decision.contains:
+            batch.keys.update(dict.fromkeys(each.remembered_under, each))
         batch.event_count += len(decision.events)
         batch.size_bytes += decision.size_bytes
         batch.full = batch.event_count >= self._events_max or batch.size_bytes >= self._bytes_max
@@ -215,11 +217,17 @@ class Decider:
         except Exception as unexpected:
             self._require_proof(batch, waiting, ())
             return self._failed(waiting, unexpected)
-        self._require_proof(batch, waiting, decision.remembered_under)
+        written: Collection[str] = decision.remembered_under
+        if decision.contains:
+            written = {*written, *(key for each in decision.contains for key in each.remembered_under)}
+        self._require_proof(batch, waiting, written)
         return decision
 
-    def _require_proof(self, batch: Batch, waiting: Waiting, written: tuple[str, ...]) -> None:
-        """Unproven if a key that was not looked up is neither to be written nor that of a command just decided."""
+    def _require_proof(self, batch: Batch, waiting: Waiting, written: Collection[str]) -> None:
+        """Unproven if a key that was not looked up is neither to be written nor that of a command just decided.
+
+        That is so of refusals and failures only, which have changed nothing: what is accepted writes all its keys.
+        """
         if self._repository.required_as_of != PRESUMED or (written == waiting.keys and not waiting.contained_keys):
             return
         keys = waiting.keys + waiting.contained_keys
@@ -305,6 +313,8 @@ class Decider:
         if undoing:
             self._undo_pending()
             return Decision(waiting, repository.now, [], looks)
+        if waiting.contained_keys:
+            self._contained.require_whole()
         outcome = self._codec.outcome_of_reply(reply) if waiting.keys else None
         due = self._due_changes(waiting) if repository.scheduled else ()
         events = self._collect(batch, waiting.metadata)

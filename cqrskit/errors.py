@@ -245,12 +245,11 @@ class UnknownCommand(CqrskitError):
 
 
 class InvalidIdempotencyKey(CqrskitError):
-    """An idempotency key must have 1 to 255 printable characters; nothing was accepted."""
+    """An idempotency key must have 1 to 255 printable characters, and be no other's; nothing was accepted."""
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, reason: str = "it must have 1 to 255 printable characters") -> None:
         super().__init__(
-            f"{key[:80]!r} cannot be an idempotency key: it must have 1 to 255 printable characters; use a "
-            "UUID, or the id of what the command makes"
+            f"{key[:80]!r} cannot be an idempotency key: {reason}; use a UUID, or the id of what the command makes"
         )
 
 

@@ -145,7 +145,7 @@ class CommandQueue:
     ) -> "asyncio.Future[CommandResult | CqrskitError]":
         """Take this command, or raise Busy or InvalidIdempotencyKey; the future gives its result."""
         self._require_room((command,))
-        contained = contained_keys_of(command)
+        contained = contained_keys_of(command, keys)
         loop = asyncio.get_running_loop()
         submission = SingleSubmission(loop.create_future())
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -177,7 +177,7 @@ class CommandQueue:
     ) -> "asyncio.Future[list[CommandResult | CqrskitError]]":
         """Take all of these commands, or raise Busy or InvalidIdempotencyKey; the future gives their results."""
         self._require_room(commands)
-        contained = list(map(contained_keys_of, commands))
+        contained = list(map(contained_keys_of, commands, keys))
         loop = asyncio.get_running_loop()
         submission = Submission(len(commands), loop.create_future())
         wait_seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
@@ -305,16 +305,22 @@ def usable_keys(command: Command, given: str | None) -> tuple[str, ...]:
     return keys
 
 
-def contained_keys_of(command: Command) -> tuple[str, ...]:
-    """The own keys of the commands that this one contains. Raises InvalidIdempotencyKey."""
+def contained_keys_of(command: Command, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The own keys of the commands that this one contains; `keys` are those of the whole.
+
+    Raises InvalidIdempotencyKey, also for a key that would stand for the whole and for a part of it.
+    """
     contained = command.contained_commands()
     if not contained:
         return ()
-    keys = [each.idempotency_key() for each in contained]
-    found = tuple(dict.fromkeys(key for key in keys if key is not None))
+    own = [each.idempotency_key() for each in contained]
+    found = dict.fromkeys(key for key in own if key is not None)
     for key in found:
         _require_usable(key)
-    return found
+    for key in keys:
+        if key in found:
+            raise InvalidIdempotencyKey(key, "it is that of a command that this one contains")
+    return tuple(found)
 
 
 def _require_usable(key: str) -> None:

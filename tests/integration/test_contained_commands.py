@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -37,10 +38,11 @@ class Add(Command):
 
 
 class AddAll(Command):
-    """Add all; `despite` refusals, if the handler should be so wrong."""
+    """Add all; `despite` refusals, or passing over the last `skipped`, if the handler should be so wrong."""
 
     each: tuple[Add, ...]
     despite: bool = False
+    skipped: int = 0
     unnamed: tuple[Add, ...] = ()
 
     def contained_commands(self) -> Sequence[Command]:
@@ -59,7 +61,7 @@ def add(command: Add, repository: Repository) -> int:
 @handles(AddAll)
 def add_all(command: AddAll, repository: Repository) -> list[int]:
     replies = []
-    for each in command.each + command.unnamed:
+    for each in command.each[: len(command.each) - command.skipped] + command.unnamed:
         try:
             replies.append(repository.decide(each))
         except Rejected:
@@ -162,17 +164,47 @@ async def test_what_one_process_refuses_alone_another_does_not_accept_among_othe
         assert await one.event_store.head() == 40 * 3
 
 
-@pytest.mark.parametrize("wrong", ["despite", "unnamed"])
-async def test_a_handler_that_would_break_all_or_nothing_fails_and_changes_nothing(
-    settings: Settings, wrong: str
+WRONG: dict[str, dict[str, Any]] = {"despite": {"despite": True}, "skipped": {"skipped": 1}, "unnamed": {}}
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["alone", "among others"])
+@pytest.mark.parametrize("wrong", sorted(WRONG))
+async def test_a_handler_that_would_break_all_or_nothing_fails_and_leaves_no_trace(
+    settings: Settings, wrong: str, at_once: bool
 ) -> None:
+    """Nor in what the next commands on the same stream see: they are given in the same batch, and afterwards."""
     counter_id = uuid4()
     small, large = Add(name="s", counter_id=counter_id, by=1), Add(name="l", counter_id=counter_id, by=10)
-    whole = AddAll(each=(small, large), despite=True) if wrong == "despite" else AddAll(each=(small,), unnamed=(large,))
+    each, unnamed = ((small,), (large,)) if wrong == "unnamed" else ((small, large), ())
+    whole = AddAll(each=each, unnamed=unnamed, **WRONG[wrong])
+    before, after, later = (Add(name=name, counter_id=counter_id, by=2) for name in ("before", "after", "later"))
     async with opened(settings) as runtime:
-        with pytest.raises(CommandFailed, match=r"all or nothing|contained_commands"):
-            await runtime.executor.execute(whole)
-        assert (await runtime.event_store.head(), receipts(settings)) == (0, [])
+        first = await runtime.executor.execute(before)
+        if at_once:
+            failed, second = await runtime.executor.execute_many([whole, after])
+        else:
+            (failed,) = await runtime.executor.execute_many([whole])
+            (second,) = await runtime.executor.execute_many([after])
+        assert isinstance(failed, CommandFailed)
+        assert "all or nothing" in str(failed) or "contained_commands" in str(failed)
+        assert second == CommandResult(4, first.position + 1, True, False)
+        assert (await runtime.executor.execute(small)).reply == 5
+    async with opened(settings) as runtime:
+        assert (await runtime.executor.execute(later)).reply == 7
+    assert receipts(settings) == ["add:after", "add:before", "add:later", "add:s"]
+
+
+async def test_a_key_of_the_whole_that_is_one_of_what_it_contains_is_told_before_anything_is_accepted(
+    settings: Settings,
+) -> None:
+    whole = AddAll(each=(Add(name="1", counter_id=uuid4(), by=1),))
+    other = Add(name="2", counter_id=uuid4(), by=1)
+    async with opened(settings) as runtime:
+        with pytest.raises(InvalidIdempotencyKey, match="add:1"):
+            await runtime.executor.execute(whole, key="add:1")
+        with pytest.raises(InvalidIdempotencyKey, match="add:1"):
+            await runtime.executor.execute_many([other, whole], keys=["other", "add:1"])
+        assert await runtime.event_store.head() == 0
 
 
 async def test_a_key_of_something_contained_that_cannot_be_kept_is_told_before_anything_is_accepted(
