@@ -5,6 +5,7 @@ A place in a trace is a ``traceparent`` of W3C Trace Context; events carry the o
 (`Metadata.trace_parent`), so that whoever works on them later goes on with its trace.
 """
 
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -140,11 +141,15 @@ class _Traced(msgspec.Struct):
 
 
 _decode = msgspec.json.Decoder(_Traced).decode
+_PLACE = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def is_sampled(trace_parent: str) -> bool:
-    """Whether a trace is recorded: the lowest bit of its flags."""
-    return int(trace_parent[-2:], 16) & 1 == 1
+    """Whether a trace is recorded: the lowest bit of its flags. False for what is no ``traceparent``.
+
+    Headers are checked when they come in; what Python code put into the log may be anything.
+    """
+    return _PLACE.fullmatch(trace_parent) is not None and int(trace_parent[-2:], 16) & 1 == 1
 
 
 class BlockTrace:

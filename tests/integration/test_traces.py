@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import uuid4
 
 import httpx
+import msgspec
 import psycopg
 import pytest
 import structlog
@@ -17,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, Sp
 from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
-from cqrskit import Settings
+from cqrskit import Metadata, Settings
 from cqrskit.spans import SPANS
 from cqrskit.testing import eventually
 from tests.integration.bank import Balances, Open, bank
@@ -162,6 +163,21 @@ async def test_a_command_is_a_part_of_the_span_that_the_application_is_in(settin
         with trace.get_tracer("ours").start_as_current_span("our own"):
             await runtime.executor.execute(Open(account_id=uuid4(), owner="Ann"))
     assert traces.way_up(traces.one("append")) == ["append", "command Open", "our own"]
+
+
+@pytest.mark.parametrize("trace_parent", ["garbage", "", "00-xyz-1-01", "00-00f067aa0ba902b7-01"])
+async def test_events_with_a_trace_parent_that_is_none_are_folded_all_the_same(
+    settings: Settings, traces: Traces, trace_parent: str
+) -> None:
+    account_id = uuid4()
+    async with bank.open(msgspec.structs.replace(settings, tracing=False), projections=[]) as runtime:
+        opening = await runtime.executor.execute(
+            Open(account_id=account_id, owner="Ann"), Metadata(trace_parent=trace_parent)
+        )
+    async with bank.open(settings, projections=["balances"]) as runtime:
+        answer = await runtime.reader.get(Balances, str(account_id), min_position=opening.position)
+        assert answer.value is not None
+        assert runtime.stopped_projections == []
 
 
 async def test_lines_that_are_logged_for_a_request_name_its_trace(client: httpx.AsyncClient, traces: Traces) -> None:
