@@ -7,13 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 
 from cqrskit import AggregateExists, CommandResult, CqrskitError, Executor, Rejected
 from example_ledger.account_commands import FindMissingAccounts
 from example_ledger.accounts import OpenAccount
-from example_ledger.files import BadRow, Row, RowReader, id_of, type_named_by
+from example_ledger.files import BadRow, Row, RowReader, type_named_by
 from example_ledger.refusals import AccountNotFound
 
 __all__ = ["ImportReport", "import_file", "rejected_file_of"]
@@ -74,6 +75,12 @@ async def import_file(
     return await work.run()
 
 
+def _accounts_of(row: Row) -> tuple[tuple[UUID, str], tuple[UUID, str]]:
+    """Both accounts, each with the name that the row gives it: one id may be spelt in several ways."""
+    transfer = row.transfer
+    return (transfer.debit_account_id, row.debit_account), (transfer.credit_account_id, row.credit_account)
+
+
 class _Import:
     def __init__(
         self,
@@ -87,8 +94,8 @@ class _Import:
         self._open_accounts = open_accounts
         self._on_progress = on_progress
         self._report = ImportReport()
-        self._named: set[str] = set()
-        self._missing: set[str] = set()
+        self._named: set[UUID] = set()
+        self._missing: set[UUID] = set()
         self._rejected: list[BadRow] = []
         self._begun = time.monotonic()
 
@@ -115,19 +122,19 @@ class _Import:
 
     async def _without_missing_accounts(self, rows: Sequence[Row | BadRow]) -> list[Row | BadRow]:
         """Take out the rows that would be refused for their accounts, which would be remembered for good."""
-        names = {name for row in rows if isinstance(row, Row) for name in (row.debit_account, row.credit_account)}
-        ids = {id_of(name): name for name in names - self._named}
-        if ids:
-            result = await self._executor.execute(FindMissingAccounts(account_ids=tuple(ids)))
-            self._missing.update(ids[each] for each in result.reply)
-            self._named |= names
+        named = {account_id for row in rows if isinstance(row, Row) for account_id, _ in _accounts_of(row)}
+        new = named - self._named
+        if new:
+            result = await self._executor.execute(FindMissingAccounts(account_ids=tuple(new)))
+            self._missing.update(result.reply)
+            self._named |= new
             self._report.accounts_missing = len(self._missing)
         return [self._checked(row) for row in rows] if self._missing else list(rows)
 
     def _checked(self, row: Row | BadRow) -> Row | BadRow:
         if isinstance(row, Row):
-            for name in (row.debit_account, row.credit_account):
-                if name in self._missing:
+            for account_id, name in _accounts_of(row):
+                if account_id in self._missing:
                     return BadRow(row.line, AccountNotFound.code, f"there is no account {name!r}: open it first")
         return row
 
@@ -144,11 +151,11 @@ class _Import:
 
     def _openings(self, rows: Iterable[Row]) -> Iterable[OpenAccount]:
         for row in rows:
-            for name in (row.debit_account, row.credit_account):
-                if name not in self._named:
-                    self._named.add(name)
+            for account_id, name in _accounts_of(row):
+                if account_id not in self._named:
+                    self._named.add(account_id)
                     yield OpenAccount(
-                        account_id=id_of(name),
+                        account_id=account_id,
                         name=name[:200],
                         type=type_named_by(name),
                         currency=row.transfer.currency,

@@ -101,3 +101,17 @@ async def test_a_first_import_without_open_accounts_spoils_nothing(runtime: Runt
     assert (some.posted, some.rejected, some.accounts_missing) == (1_250, 1_250, 1)
     rest = await imported(runtime, tmp_path / "rows.csv", content)
     assert (rest.posted, rest.replayed, rest.rejected, rest.accounts_opened) == (1_250, 1_250, 0, 1)
+
+
+async def test_an_account_that_is_missing_is_so_in_each_spelling_of_its_id(runtime: Runtime, tmp_path: Path) -> None:
+    missing = "6f1c1a2e-2f0e-4c9f-9f7e-0f6d3a1f2b3c"
+    await runtime.executor.execute(
+        OpenAccount(account_id=id_of("a"), name="a", type="asset", currency="EUR", overdraft_limit=None)
+    )
+    content = HEADER + "".join(
+        f"t{number},a,{spelt},5,EUR\n" for number, spelt in enumerate([missing, missing.upper(), f"{{{missing}}}"])
+    )
+    forgotten = await imported(runtime, tmp_path / "rows.csv", content, open_accounts=False)
+    assert (forgotten.rejected, forgotten.accounts_missing) == (3, 1)
+    opened = await imported(runtime, tmp_path / "rows.csv", content)
+    assert (opened.posted, opened.rejected, opened.accounts_opened) == (3, 0, 1)
