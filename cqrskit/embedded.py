@@ -55,6 +55,13 @@ class EmbeddedPostgres:
         """
         self._binaries = _binaries()
         self._user = pwd.getpwnam(UNPRIVILEGED_USER).pw_uid if os.geteuid() == 0 else None
+        closed = None if self._user is None else _first_closed(self._binaries)
+        if closed is not None:
+            raise ConfigurationError(
+                f"root runs the embedded Postgres as user {UNPRIVILEGED_USER}, who may not enter {closed} and so cannot "
+                f"run the programs in {self._binaries}: open it (chmod o+x {closed}), install cqrskit elsewhere, or "
+                "name a server with CQRSKIT_DATABASE_URL"
+            )
         try:
             self._folder = _reachable(self._folder, self._user)
             self._prepare_folder()
@@ -157,13 +164,19 @@ class EmbeddedPostgres:
 def _reachable(folder: Path, user: int | None) -> Path:
     """The folder, or where we are root and `user` may not enter it, one under /var/lib that it names from then on."""
     folder.mkdir(parents=True, exist_ok=True)
-    if user is None or all(parent.stat().st_mode & stat.S_IXOTH for parent in (folder, *folder.parents)):
+    if user is None or _first_closed(folder) is None:
         return folder
     with exclusive(folder):
         pointer = folder / "kept-elsewhere"
         if not pointer.exists():
             pointer.write_text(str(ROOTS_FOLDER / uuid4().hex))
         return Path(pointer.read_text())
+
+
+def _first_closed(folder: Path) -> Path | None:
+    """The first folder on the way to this one that other users may not enter."""
+    way = (*reversed(folder.parents), folder)
+    return next((each for each in way if not each.stat().st_mode & stat.S_IXOTH), None)
 
 
 def _others(folder: Path) -> bool:

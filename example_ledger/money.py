@@ -33,7 +33,7 @@ StoredCurrency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", de
 Amount = Annotated[
     int,
     msgspec.Meta(
-        description="minor units, such as cents; another number is refused as `invalid_amount`",
+        description="minor units, such as cents; another whole number is refused as `invalid_amount`",
         examples=[1250],
         extra_json_schema={"minimum": 1, "maximum": AMOUNT_MAX},
     ),

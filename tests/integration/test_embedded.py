@@ -1,5 +1,6 @@
 """The embedded Postgres: shared by processes, gone with the last of them however it went, its data kept."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import psutil
 import psycopg
 import pytest
 
-from cqrskit import ConfigurationError
+from cqrskit import ConfigurationError, embedded
 from cqrskit.embedded import EmbeddedPostgres
 from cqrskit.testing import eventually
 from tests.integration.running_processes import ROOT, environment
@@ -93,3 +94,17 @@ def test_a_folder_that_cannot_be_used_is_named(folder: Path) -> None:
     folder.write_text("this is a file")
     with pytest.raises(ConfigurationError, match="CQRSKIT_DATA_FOLDER"):
         EmbeddedPostgres(folder).start()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as somebody else")
+def test_programs_that_nobody_may_run_are_named_with_the_folder_that_is_closed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = folder.parent / "closed"
+    (closed / "venv").mkdir(parents=True, mode=0o755)
+    closed.chmod(0o700)
+    (closed / "venv" / "bin").symlink_to(embedded._binaries())
+    monkeypatch.setattr(embedded, "_binaries", lambda: closed / "venv" / "bin")
+    with pytest.raises(ConfigurationError, match=rf"may not enter {closed} and so cannot run"):
+        EmbeddedPostgres(folder).start()
+    assert not folder.exists()
