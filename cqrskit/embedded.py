@@ -58,9 +58,9 @@ class EmbeddedPostgres:
         closed = None if self._user is None else _first_closed(self._binaries)
         if closed is not None:
             raise ConfigurationError(
-                f"root runs the embedded Postgres as user {UNPRIVILEGED_USER}, who may not enter {closed} and so cannot "
-                f"run the programs in {self._binaries}: open it (chmod o+x {closed}), install cqrskit elsewhere, or "
-                "name a server with CQRSKIT_DATABASE_URL"
+                f"root runs the embedded Postgres as user {UNPRIVILEGED_USER}, who may not enter {closed} and so "
+                f"cannot run the programs in {self._binaries}: open it (chmod o+x {closed}), install cqrskit "
+                "elsewhere, or name a server with CQRSKIT_DATABASE_URL"
             )
         try:
             self._folder = _reachable(self._folder, self._user)

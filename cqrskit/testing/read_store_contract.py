@@ -66,6 +66,7 @@ async def found_in(store: ReadStore, index: IndexSpec, query: Query) -> list[Sto
     while True:
         page = await store.search(index, query)
         rows += page.items
+        assert len({row.id for row in rows}) == len(rows), "a row is on two pages"
         if page.next is None:
             return rows
         assert len(page.items) == query.limit

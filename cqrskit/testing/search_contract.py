@@ -298,6 +298,25 @@ class SearchContract:
 
     # --- stable lists
 
+    @pytest.mark.parametrize("sort", ["place", "ratio", "moment"])
+    @pytest.mark.parametrize("descending", [False, True])
+    async def test_rows_of_one_value_come_by_id_wherever_a_page_ends(
+        self, store: ReadStore, index: IndexSpec, sort: str, descending: bool
+    ) -> None:
+        """Values that 1, 2, 3 and 5 rows have, written in no order."""
+        values = [0] + [1] * 2 + [2] * 3 + [3] * 5 + [4]
+        rows = [
+            thing(
+                number, place=value, ratio=value / 2, moment=datetime(2026, 1, 1 + value, microsecond=value, tzinfo=UTC)
+            )
+            for number, value in enumerate(values)
+        ]
+        await write(store, index, *(rows[(7 * step + 5) % len(rows)] for step in range(len(rows))))
+        expected = sorted(rows, key=lambda row: (getattr(row, sort), str(row.number)), reverse=descending)
+        for limit in range(1, len(rows) + 2):
+            found = await found_in(store, index, Query(sort=[Sort(sort, descending)], limit=limit))
+            assert [row.id for row in found] == [str(row.number) for row in expected], f"{limit} rows on a page"
+
     async def test_a_stable_list_shows_one_moment(self, store: ReadStore, index: IndexSpec) -> None:
         """Whatever is changed, added, moved or deleted between its pages."""
         things = [thing(number, rank=None if number % 5 == 0 else number % 3) for number in range(20)]
