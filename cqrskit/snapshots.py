@@ -124,11 +124,14 @@ class SnapshotSaver:
             await self.save()
 
     async def save(self) -> None:
-        """Save what is due now."""
-        due, self._due = list(self._due.values()), {}
+        """Save what is due now. What is cancelled meanwhile is due again."""
+        due, self._due = self._due, {}
         if due:
             try:
-                await self._save(due)
+                await self._save(list(due.values()))
+            except asyncio.CancelledError:
+                self._due = {**due, **self._due}
+                raise
             except Exception as error:
                 log.warning("snapshots.not_saved", snapshots=len(due), reason=str(error))
 

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -108,7 +109,8 @@ class WorkerProcess:
 
     def _send(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
-            os.killpg(self._process.pid, number)
+            with suppress(ProcessLookupError):  # it has just ended by itself, and asyncio has not told us yet
+                os.killpg(self._process.pid, number)
 
     async def _read_errors(self) -> None:
         assert self._process is not None

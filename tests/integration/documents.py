@@ -100,7 +100,8 @@ class Page:
         process = await self._start(command, asyncio.subprocess.PIPE)
         async with asyncio.timeout(DEADLINE_SECONDS):
             out, _ = await process.communicate()
-        assert _normal(out.decode()) == _normal(expected), command
+        told = _normal(out.decode())
+        assert told == _normal(expected), f"{command}\n{told}"
 
     async def _start(self, command: str, stdout: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_shell(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import time
 import urllib.request
 from pathlib import Path
 
@@ -55,6 +56,17 @@ async def test_nothing_is_left_of_a_worker_frozen_or_not(folder: Path) -> None:
         worker.freeze()
     assert await worker.ended() == -signal.SIGKILL
     assert not psutil.pid_exists(child.pid)
+
+
+async def test_a_worker_that_has_just_ended_may_be_killed(folder: Path) -> None:
+    async with WorkerProcess("program", variables={"WORD": "hard"}, folder=folder) as worker:
+        await worker.started()
+        (child,) = [each for each in psutil.Process().children() if "program" in each.cmdline()]
+        child.terminate()
+        while psutil.pid_exists(child.pid):
+            time.sleep(0.01)  # noqa: ASYNC251 (the loop stands still, so that asyncio cannot tell us)
+        worker.kill()
+        assert await worker.ended() == 7
 
 
 async def test_a_worker_that_ends_at_once_says_why(folder: Path) -> None:

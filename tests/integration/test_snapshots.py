@@ -88,6 +88,24 @@ async def test_a_stream_loads_from_its_snapshot_and_the_events_after_it(settings
         assert (result.reply, result.position) == (35, 36)
 
 
+async def test_a_stop_waits_for_the_snapshot_that_is_being_saved(settings: Settings) -> None:
+    log_id = uuid4()
+    waiting = "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%INTO snapshots%'"
+    async with (
+        logs.open(settings) as runtime,
+        await psycopg.AsyncConnection.connect(str(settings.database_url)) as other,
+    ):
+        await other.execute("LOCK TABLE snapshots IN SHARE MODE")
+        await runtime.executor.execute_many([Write(log_id=log_id, line="a line") for _ in range(30)])
+        await eventually(lambda: rows(settings, waiting))
+        stopping = asyncio.create_task(runtime.executor.stop())
+        done, _ = await asyncio.wait([stopping], timeout=0.5)
+        assert not done
+        await other.rollback()
+        await stopping
+    assert rows(settings, "SELECT stream_id FROM snapshots") == [(log_id,)]
+
+
 async def test_what_comes_of_a_snapshot_equals_what_comes_of_all_events(settings: Settings) -> None:
     log_id = uuid4()
     await fill(settings, log_id, 57)
