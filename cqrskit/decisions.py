@@ -28,6 +28,7 @@ from cqrskit.events import EventRegistry, Metadata, NewEvent
 from cqrskit.loading import Loader
 from cqrskit.receipts import NewReceipt, Receipt, ReceiptCodec
 from cqrskit.repository import PRESUMED, MissingAggregate, Repository, Unproven
+from cqrskit.scheduling import due_changes
 from cqrskit.submissions import Waiting
 from cqrskit.telemetry import correlated
 
@@ -37,7 +38,6 @@ log = structlog.get_logger(__name__)
 
 STREAMS_MAX = 20_000
 """So many streams, and those of one command more, are loaded for a batch before its first commands are decided."""
-encode_command = msgspec.json.Encoder().encode
 YIELD_EVERY_COMMANDS = 32
 """So often others get a turn while a batch is decided: above all the append of the batch before."""
 
@@ -250,6 +250,7 @@ class Decider:
             return self._run(batch, waiting, receipts)
         content = self._codec.content_of(waiting.command)
         first: Decision | Receipt | None = None
+        conflict: tuple[str, str] | None = None
         for key in waiting.keys:
             known = batch.first_with(key) or receipts.get(key)
             if known is None:
@@ -257,17 +258,22 @@ class Decider:
             before = known.command if isinstance(known, Receipt) else known.content
             assert before is not None
             field = self._codec.differing_field(before, waiting.command, content)
-            if field is not None:
-                return self._refuse_key(batch, waiting, receipts, key, field)
-            first = first or known
+            if field is None:
+                first = first or known
+            else:
+                conflict = conflict or (key, field)
+        if conflict is not None and (first is None or conflict[0] != waiting.keys[0]):
+            return self._refuse_key(batch, waiting, receipts, conflict)
         if first is not None:
-            new_keys = tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
-            return self._replay(waiting, first, content, new_keys)
+            return self._replay(waiting, first, content, self._new_keys(batch, waiting, receipts))
         decision = self._run(batch, waiting, receipts)
         if decision.outcome is not None:
             decision.content = content
             decision.remembered_under = waiting.keys
         return decision
+
+    def _new_keys(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt]) -> tuple[str, ...]:
+        return tuple(each for each in waiting.keys if each not in receipts and batch.first_with(each) is None)
 
     def _replay(
         self, waiting: Waiting, first: Decision | Receipt, content: bytes, new_keys: tuple[str, ...]
@@ -281,9 +287,13 @@ class Decider:
         return decision
 
     def _refuse_key(
-        self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt], key: str, field: str
+        self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt], conflict: tuple[str, str]
     ) -> Decision:
-        """The key belongs to another content; a handler that wants to see this may put another refusal first."""
+        """The key belongs to another content; a handler that wants to see this may put another refusal first.
+
+        Where it is the command's own key, and the caller has brought one too, the refusal is kept under the caller's.
+        """
+        key, field = conflict
         refusal: CqrskitError = IdempotencyConflict(key, field)
         looks: list[tuple[UUID, int, int]] = []
         handler = self._handlers.handler_of(waiting.command)
@@ -295,7 +305,12 @@ class Decider:
                 self._repository.conflicting_field = None
             looks = decision.looks
             refusal = decision.error or refusal
-        return Decision(waiting, self._repository.now, [], looks, error=refusal)
+        decision = Decision(waiting, self._repository.now, [], looks, error=refusal)
+        if key == waiting.keys[0] and isinstance(refusal, Rejected):
+            decision.content = self._codec.content_of(waiting.command)
+            decision.outcome = self._codec.outcome_of_refusal(refusal)
+            decision.remembered_under = self._new_keys(batch, waiting, receipts)
+        return decision
 
     def _run(self, batch: Batch, waiting: Waiting, receipts: dict[str, Receipt], *, undoing: bool = False) -> Decision:
         """Run the handler; with `undoing`, take back what it changed whatever comes of it."""
@@ -316,31 +331,12 @@ class Decider:
         if waiting.contained_keys:
             self._contained.require_whole()
         outcome = self._codec.outcome_of_reply(reply) if waiting.keys else None
-        due = self._due_changes(waiting) if repository.scheduled else ()
+        due = due_changes(repository, self._handlers, waiting) if repository.scheduled else ()
         events = self._collect(batch, waiting.metadata)
         decision = Decision(waiting, repository.now, events, looks, reply, None, outcome, due=due)
         if waiting.contained_keys:
             self._contained.add_to(decision)
         return decision
-
-    def _due_changes(self, waiting: Waiting) -> list[DueChange]:
-        """What the handler scheduled and took back. TypeError if nothing would tell whether it was stored."""
-        repository = self._repository
-        if not (repository.pending or waiting.keys):
-            raise TypeError(
-                "it schedules a command, but appends no event and has no idempotency key: after a lost answer nothing "
-                "would tell whether that took effect; do either"
-            )
-        changes = []
-        for wish in repository.scheduled:
-            if wish.command is None:
-                changes.append(DueChange(wish.key, None))
-                continue
-            self._handlers.handler_of(wish.command)
-            content = encode_command(wish.command)
-            changes.append(DueChange(wish.key, wish.at, type(wish.command).__name__, content, waiting.metadata))
-        repository.scheduled = []
-        return changes
 
     def _collect(self, batch: Batch, metadata: bytes) -> list[NewEvent]:
         """Take the handler's events into the batch; all of them are encoded first, since that may fail."""

@@ -80,7 +80,8 @@ class Projector:
     ) -> None:
         """`wake` is set by whoever knows that the log has grown; the projector polls as well.
 
-        `bulk`: nobody reads these documents yet, so they are not made searchable, and more are held in memory.
+        `bulk`: nobody reads these documents yet, so they are not made searchable, and more are held in memory. Nor is
+        anybody in a hurry: it folds or it waits for a write, and so leaves half of two cores to those who are.
         """
         self.projection = projection
         self.lease = lease
@@ -196,7 +197,7 @@ class Projector:
             self._leave_out_parked(gathered)
             self._writes.begin(gathered.events.keys(), partial(self._write, gathered))
             self._read_until = gathered.until
-        if level:
+        if level or self._bulk:
             await self._writes.finish()
         if not self._bulk:
             await self._refresher.begin_if_due(self.position, self._became_visible, level=level)
@@ -230,6 +231,7 @@ class Projector:
             about = self.lease.projection, self.lease.partition.number, self._read_store.system
             gathered.trace = BlockTrace(self._tracer, *about)
         until_at_most = self._read_until + GATHERED_BLOCKS_MAX * self._block_size
+        ends_at = time.monotonic() + self._settings.elasticsearch_bulk_max_seconds
         while True:
             feed, is_fresh = await self._feed.read(gathered.until)
             if feed.until > gathered.until:
@@ -238,7 +240,8 @@ class Projector:
             level = feed.until >= feed.head
             if level and not is_fresh:
                 continue  # it may be older than the wake-up that this step has cleared
-            if level or gathered.until >= until_at_most or len(gathered.changes) >= self._enough_documents:
+            enough = gathered.until >= until_at_most or len(gathered.changes) >= self._enough_documents
+            if level or enough or time.monotonic() >= ends_at:
                 return gathered, level
 
     # --- fold

@@ -130,6 +130,7 @@ def _read_store(settings: Settings, in_postgres: ReadStore, metrics: Metrics) ->
         connect_timeout_seconds=settings.connect_timeout_seconds,
         bulk_max_documents=settings.elasticsearch_bulk_max_documents,
         bulk_max_bytes=settings.elasticsearch_bulk_max_bytes,
+        bulk_max_requests=settings.elasticsearch_bulk_max_requests,
         circuit_max_failures=settings.elasticsearch_circuit_max_failures,
         circuit_max_pause_seconds=settings.elasticsearch_circuit_max_pause_seconds,
         on_bulk_retry=partial(metrics.retries.count, "bulk_write"),

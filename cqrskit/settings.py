@@ -55,6 +55,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Largest number of documents in one bulk request."""
     elasticsearch_bulk_max_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 8 * 1024 * 1024
     """Largest bulk request; a document that is larger goes alone."""
+    elasticsearch_bulk_max_seconds: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    """A projector that is behind writes after this time, at the end of a block, even if it has fewer documents."""
+    elasticsearch_bulk_max_requests: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
+    """Bulk requests of one projector that are under way at once; a slice of a rebuild always has one."""
     elasticsearch_circuit_max_failures: Annotated[int, msgspec.Meta(ge=1)] = 5
     """Requests in a row that Elasticsearch may leave unanswered before the next ones fail at once, for a pause."""
     elasticsearch_circuit_max_pause_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0

@@ -27,6 +27,7 @@ __all__ = ["rebuild_command", "rebuild_slice_command", "rollback_command"]
 
 POLL_INTERVAL_SECONDS = 0.25
 SLICES_MAX = 64
+SLICES_UNASKED_MAX = 4
 NICENESS = 10
 """A slice works with what others on its machine leave: nobody waits for it as callers wait for the service."""
 SAMPLED_KEYS = 1_000
@@ -64,9 +65,9 @@ class Result(msgspec.Struct, frozen=True):
 @click.option(
     "--slices",
     type=click.IntRange(1, SLICES_MAX),
-    default=lambda: min(os.cpu_count() or 1, 4),
-    show_default="a process for each core, at most 4",
-    help="Parts that are folded side by side.",
+    default=lambda: min(max((os.cpu_count() or 1) // 2, 1), SLICES_UNASKED_MAX),
+    show_default="one for every two cores, at most 4",
+    help="Parts that are folded side by side. More are quicker, and take more from all else.",
 )
 @click.option(
     "--verify",
@@ -271,7 +272,7 @@ def rebuild_slice_command(name: str, generation: int, partition: int, app: str |
     projection = application.projection_named(name)
 
     async def build() -> None:
-        settings = load_settings()
+        settings = msgspec.structs.replace(load_settings(), elasticsearch_bulk_max_requests=1)
         configure_logging("warning")
         async with application.open(settings, executor=False) as runtime:
             await build_slice(runtime, projection, generation, partition)

@@ -22,7 +22,6 @@ from cqrskit.read_store import Change
 
 __all__ = ["BulkWriter"]
 
-PARTS_IN_FLIGHT = 2
 ATTEMPTS_MAX = 8
 PAUSE_SECONDS_MAX = 5.0
 RETRY_AFTER_SECONDS_MAX = 60.0
@@ -59,17 +58,20 @@ class BulkWriter:
         *,
         max_documents: int,
         max_bytes: int,
+        max_requests: int,
         request_timeout_seconds: float,
         on_retry: Callable[[], None],
     ) -> None:
         """A part ends at `max_documents`, or before it exceeds `max_bytes` (a larger document is a part of its own).
 
-        `on_retry` is called when what is left of a part is sent again.
+        `max_requests` parts of one `write` are under way at once. `on_retry` is called when what is left of a part is
+        sent again.
         """
         self._connection = connection
         self._on_retry = on_retry
         self._max_documents = max_documents
         self._max_bytes = max_bytes
+        self._max_requests = max_requests
         # The server gives up waiting for a missing shard before we do, and so can still say which items it has written.
         self._wait_milliseconds = max(1, round(request_timeout_seconds * 500))
 
@@ -81,7 +83,7 @@ class BulkWriter:
         written to: Elasticsearch would make a missing index anew, without our mapping.
         """
         refused: dict[str, str] = {}
-        in_flight = asyncio.Semaphore(PARTS_IN_FLIGHT)
+        in_flight = asyncio.Semaphore(self._max_requests)
 
         async def write(part: list[Item]) -> None:
             try:

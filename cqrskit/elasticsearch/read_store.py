@@ -61,6 +61,7 @@ class ElasticsearchReadStore:
         connect_timeout_seconds: float = 10.0,
         bulk_max_documents: int = 5_000,
         bulk_max_bytes: int = 8 * 1024 * 1024,
+        bulk_max_requests: int = 2,
         circuit_max_failures: int = 5,
         circuit_max_pause_seconds: float = 10.0,
         on_bulk_retry: Callable[[], None] = lambda: None,
@@ -83,6 +84,7 @@ class ElasticsearchReadStore:
             self._connection,
             max_documents=bulk_max_documents,
             max_bytes=bulk_max_bytes,
+            max_requests=bulk_max_requests,
             request_timeout_seconds=request_timeout_seconds,
             on_retry=on_bulk_retry,
         )

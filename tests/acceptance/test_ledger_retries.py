@@ -70,6 +70,32 @@ async def test_a_refused_transfer_stays_refused_under_its_id_whatever_other_key_
     assert (await sent(ledger, "/transfers", {**body, "transfer_id": str(uuid4())})).status_code == 201
 
 
+@pytest.mark.parametrize("frozen_first", [True, False])
+async def test_the_refusal_of_an_id_with_other_content_is_remembered_under_the_callers_key(
+    ledger: LedgerClient, frozen_first: bool
+) -> None:
+    bank, ann = await accounts(ledger)
+    body = transfer(bank, ann, 5)
+    await sent(ledger, "/transfers", body)
+    before, then = ("freeze", "unfreeze") if frozen_first else ("unfreeze", "freeze")
+    if frozen_first:
+        await ledger.post(f"/accounts/{ann}/{before}", {})
+    first = await sent(ledger, "/transfers", {**body, "amount": 6}, "k")
+    await ledger.post(f"/accounts/{ann}/{then}", {})
+    again = await sent(ledger, "/transfers", {**body, "amount": 6}, "k")
+    code = "account_frozen" if frozen_first else "transfer_conflict"
+    assert (first.status_code, first.json()["code"], REPLAY in first.headers) == (again.status_code, code, False)
+    assert (again.json()["code"], again.headers[REPLAY]) == (code, "true")
+    assert again.json()["details"] == first.json()["details"]
+    without_key = await sent(ledger, "/transfers", {**body, "amount": 6})
+    assert (without_key.json()["code"], REPLAY in without_key.headers) == (
+        "transfer_conflict" if frozen_first else "account_frozen",
+        False,
+    )
+    original = await sent(ledger, "/transfers", body, "k2")
+    assert (original.status_code, original.headers[REPLAY]) == (200, "true")
+
+
 async def test_a_key_that_came_with_a_retry_belongs_to_its_transfer_too(ledger: LedgerClient) -> None:
     bank, ann = await accounts(ledger)
     body = transfer(bank, ann, 5)

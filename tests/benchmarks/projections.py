@@ -7,7 +7,6 @@ from uuid import uuid4
 import msgspec
 
 from cqrskit import Projection, Runtime, Settings
-from cqrskit.elasticsearch.bulk import PARTS_IN_FLIGHT
 from cqrskit.elasticsearch.mapping import ID_FIELD
 from cqrskit.postgres.read_store import SCHEMA
 from cqrskit.testing.leases import leased
@@ -128,7 +127,12 @@ async def _elasticsearch(bench: Bench, log: Log, documents: list[Written]) -> li
     count, accounts = len(documents), min(ACCOUNTS, bench.amount(EVENTS, at_least=2_000) // 4)
     sides = [
         Side("lines", lambda: log.project(StatementLines, count)),
-        Side("raw", lambda: log.peer(count, lambda index: send_bodies(url, index, bodies, PARTS_IN_FLIGHT))),
+        Side(
+            "raw",
+            lambda: log.peer(
+                count, lambda index: send_bodies(url, index, bodies, DEFAULTS.elasticsearch_bulk_max_requests)
+            ),
+        ),
         Side("balances", lambda: log.project(Accounts, count + accounts)),
         *(
             Side(f"{chunk:,}", lambda chunk=chunk: log.peer(len(dicts), lambda at: send_dicts(url, at, dicts, chunk)))  # type: ignore[misc]
@@ -139,7 +143,7 @@ async def _elasticsearch(bench: Bench, log: Log, documents: list[Written]) -> li
     lines, raw, balances, *helpers = sides
     best = max(helpers, key=lambda side: side.value)
     name = "statement lines, one new document for each event"
-    peer = f"raw bulk of the same bytes, {PART:,} in a part, {PARTS_IN_FLIGHT} in flight"
+    peer = f"raw bulk of the same bytes, {PART:,} in a part, {DEFAULTS.elasticsearch_bulk_max_requests} in flight"
     return [
         Row(name, "/s", lines.value, peer, raw.value, at_least(0.85), f"{lines.spread}; raw {raw.spread}"),
         Row(name, "/s", lines.value, f"helpers.async_bulk, chunks of {best.name}", best.value, at_least(2.5)),

@@ -21,7 +21,7 @@ from tests.faults.chaos_acts import (
     Void,
 )
 
-__all__ = ["REUSED_AMOUNT", "Wishes"]
+__all__ = ["Wishes"]
 
 REUSED_AMOUNT = 1_000_000
 """The amount of a transfer whose id is another's: it is refused for this, or for what comes before it."""

@@ -58,18 +58,16 @@ class LedgerModel:
         """What the command is answered; `key` is an Idempotency-Key."""
         own = own_key(step)
         keys = [each for each in (own, key) if each is not None and self.remembering]
-        first = None
-        for each in keys:
-            known = self.memory.get(each)
-            if known is None:
-                continue
-            if known[0] != step:
-                fields = differing_fields(known[0], step)
-                if each == own:
-                    return self._outcome(partial(self._conflict, step, fields), lasting=False)
+        known = {each: self.memory[each] for each in keys if each in self.memory}
+        first = next((outcome for content, outcome in known.values() if content == step), None)
+        others = {each: content for each, (content, _) in known.items() if content != step}
+        if others and (first is None or own not in others):
+            fields = differing_fields(next(iter(others.values())), step)
+            if own not in others:
                 return Outcome(code="idempotency_conflict", about={"field": fields})
-            first = first or known[1]
-        if first is None:
+            keys = [each for each in keys if each not in known]
+            outcome = first = self._outcome(partial(self._conflict, step, fields), lasting=bool(keys))
+        elif first is None:
             outcome = first = self._outcome(lambda: self._run(step), lasting=bool(keys))
         else:
             outcome = msgspec.structs.replace(first, appended=False, replayed=True)
