@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from itertools import starmap
 from typing import TypeVar
 from uuid import UUID
 
@@ -237,9 +238,4 @@ async def _fetch(connection: AsyncConnection[TupleRow], name: str, values: dict[
 async def _fetch_events(
     connection: AsyncConnection[TupleRow], name: str, values: dict[str, object]
 ) -> list[RecordedEvent]:
-    return [
-        RecordedEvent(position, stream_id, version, type_name, data, metadata, recorded_at)
-        for position, stream_id, version, type_name, data, metadata, recorded_at in await _fetch(
-            connection, name, values
-        )
-    ]
+    return list(starmap(RecordedEvent, await _fetch(connection, name, values)))

@@ -1,5 +1,6 @@
 """The read path: the ledger's log folded into documents, beside writes of the very same documents without folding."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from uuid import uuid4
@@ -9,6 +10,7 @@ import msgspec
 from cqrskit import Projection, Runtime, Settings
 from cqrskit.elasticsearch.mapping import ID_FIELD
 from cqrskit.postgres.read_store import SCHEMA
+from cqrskit.tasks import end_tasks
 from cqrskit.testing.leases import leased
 from example_ledger.application import ledger
 from example_ledger.read_models import Accounts, StatementLines
@@ -32,6 +34,7 @@ EVENTS, HOT_EVENTS = 301_000, 300_000
 DICTS = 40_000
 CHUNKS = (500, 5_000)
 GOAL_HOT = 60_000.0
+LOOK_INTERVAL_SECONDS = 0.002
 DEFAULTS = Settings()
 PART = DEFAULTS.elasticsearch_bulk_max_documents
 Work = Callable[[], Awaitable[object]]
@@ -89,11 +92,13 @@ async def _followed(runtime: Runtime, projection: type[Projection], events: int)
     head = await runtime.event_store.head()
 
     async def follow() -> None:
+        running = asyncio.create_task(projector.run())
         while projector.visible_position < head:
-            await projector.step()
+            await asyncio.sleep(LOOK_INTERVAL_SECONDS)
+            assert not running.done(), running
+        await end_tasks([running])
 
     found = await rate(events, follow)
-    await projector.stop()
     await runtime.checkpoints.release([lease])
     return found
 
