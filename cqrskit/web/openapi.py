@@ -7,7 +7,7 @@ route is described beside it: problems with their codes, headers of requests and
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from inspect import getdoc
+from inspect import cleandoc, getdoc
 from typing import Any
 
 import msgspec
@@ -191,6 +191,9 @@ def _describe_bodies(document: Document, operations: list[Operation]) -> None:
     schemas, components = msgspec.json.schema_components([kind for _, kind in places], ref_template=TEMPLATE)
     for (place, _), schema in zip(places, schemas, strict=True):
         place["schema"] = schema
+    for schema in components.values():
+        if "description" in schema:  # a docstring, which Python 3.13 is the first to free of its indentation
+            schema["description"] = cleandoc(schema["description"])
     known = document.setdefault("components", {}).setdefault("schemas", {})
     known.update(components)
 

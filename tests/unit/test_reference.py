@@ -135,3 +135,8 @@ def test_every_problem_of_a_request_is_documented() -> None:
 
 def test_the_reference_of_the_ledgers_http_api_is_what_its_openapi_document_says() -> None:
     assert page("http-api.md") == http_reference(), "write it anew with `make reference`"
+
+
+def test_no_prose_of_the_http_reference_is_indented_like_code() -> None:
+    lines = (ROOT / "docs/reference/http-api.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("    ")] == []
