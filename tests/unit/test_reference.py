@@ -138,5 +138,5 @@ def test_the_reference_of_the_ledgers_http_api_is_what_its_openapi_document_says
 
 
 def test_no_prose_of_the_http_reference_is_indented_like_code() -> None:
-    lines = (ROOT / "docs/reference/http-api.md").read_text(encoding="utf-8").splitlines()
+    lines = page("http-api.md").splitlines()
     assert [line for line in lines if line.startswith("    ")] == []
