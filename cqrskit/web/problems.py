@@ -248,7 +248,9 @@ class Problems:
         if "route_handler" in request.scope:
             status = request.route_handler.opt.get(STATUSES_OPTION, {}).get(error.code, status)
         if isinstance(error, IdempotencyConflict):
-            error = IdempotencyConflict(as_sent(error.key), error.field)
+            conflict = IdempotencyConflict(as_sent(str(error.details["key"])), str(error.details["field"]))
+            conflict.replayed = error.replayed
+            error = conflict
         title = kind.title if error.code == kind.code else error.code.replace("_", " ").capitalize()
         problem = Problem(
             title=title,

@@ -77,11 +77,10 @@ async def test_the_refusal_of_an_id_with_other_content_is_remembered_under_the_c
     bank, ann = await accounts(ledger)
     body = transfer(bank, ann, 5)
     await sent(ledger, "/transfers", body)
-    before, then = ("freeze", "unfreeze") if frozen_first else ("unfreeze", "freeze")
     if frozen_first:
-        await ledger.post(f"/accounts/{ann}/{before}", {})
+        await sent(ledger, f"/accounts/{ann}/freeze", {})
     first = await sent(ledger, "/transfers", {**body, "amount": 6}, "k")
-    await ledger.post(f"/accounts/{ann}/{then}", {})
+    await sent(ledger, f"/accounts/{ann}/{'unfreeze' if frozen_first else 'freeze'}", {})
     again = await sent(ledger, "/transfers", {**body, "amount": 6}, "k")
     code = "account_frozen" if frozen_first else "transfer_conflict"
     assert (first.status_code, first.json()["code"], REPLAY in first.headers) == (again.status_code, code, False)
