@@ -3,14 +3,14 @@
 import rich_click as click
 
 from cqrskit.cli.running import common_options, serve_application
-from cqrskit.cli.wiring import app_option, litestar_app_of
+from cqrskit.cli.wiring import litestar_app_of, litestar_app_option
 from cqrskit.settings import load_settings
 
 __all__ = ["serve_command"]
 
 
 @click.command("serve")
-@app_option
+@litestar_app_option
 @click.option("--host", help="Address to listen on, in place of CQRSKIT_HOST.")
 @click.option("--port", help="Port to listen on, in place of CQRSKIT_PORT; 0 picks a free one.")
 @click.option("--no-projections", is_flag=True, help="Serve requests only; run `cqrskit project` elsewhere.")
