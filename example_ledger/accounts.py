@@ -36,7 +36,9 @@ WITHOUT_NUL = "^[^\\x00]*$"
 WITHOUT_NUL_IN_WORDS = {"in_words": "a text without the character NUL"}
 Name = Annotated[
     str,
-    msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL, examples=["Ann's savings"], extra=WITHOUT_NUL_IN_WORDS),
+    msgspec.Meta(
+        min_length=1, max_length=200, pattern=WITHOUT_NUL, examples=["Ann's savings"], extra=WITHOUT_NUL_IN_WORDS
+    ),
 ]
 Metadata = Annotated[
     dict[

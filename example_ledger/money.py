@@ -23,7 +23,9 @@ __all__ = [
 AMOUNT_MAX = 2**63 - 1
 """Largest amount of one transfer, and largest value of one counter."""
 
-CURRENCY_IN_WORDS = "three capital letters A to Z, as in ISO 4217, or a name of your own: 3 to 12 A-Z and 0-9, a letter first"
+CURRENCY_IN_WORDS = (
+    "three capital letters A to Z, as in ISO 4217, or a name of your own: 3 to 12 A-Z and 0-9, a letter first"
+)
 Currency = Annotated[
     str,
     # To Python, though not to JavaScript, a $ alone matches before a newline at the end too.

@@ -1,6 +1,6 @@
 """What a text must be like, in words: few people who call an API want to read a regular expression.
 
-Words are said beside the pattern, as ``msgspec.Meta(pattern="^[A-Z]{3}$", extra={"in_words": "three capital letters"})``.
+Words are said beside the pattern: ``msgspec.Meta(pattern="^[A-Z]{3}$", extra={"in_words": "three capital letters"})``.
 """
 
 from collections.abc import Iterator
