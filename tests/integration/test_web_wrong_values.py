@@ -91,6 +91,7 @@ async def test_a_body_is_told_the_field_and_in_words_what_it_must_be(
         assert found["detail"] == f"{place}: {message}"
 
 
+@pytest.mark.parametrize("client", [True], indirect=True)
 async def test_a_query_parameter_is_told_the_same_words(client: httpx.AsyncClient) -> None:
     found = problem(await client.get("/cars", params={"plate": "AB 1234"}), 400, "invalid_request")
     assert found["errors"] == [{"field": "plate", "in": "query", "message": IN_WORDS}]
