@@ -135,14 +135,18 @@ def _hash_of(key: str) -> bytes:
 
 
 class Unauthenticated(CqrskitError):
-    """A request has no API key, or none that opens anything. Which it is, of those that were sent, nobody is told."""
+    """A request has no API key, or none that opens anything. Why one that was sent does not, nobody is told.
 
-    def __init__(self, *, sent: bool) -> None:
-        super().__init__(
-            "the API key is not known, or opens nothing any more"
-            if sent
-            else "this needs an API key: send it as the header `Authorization: Bearer KEY`"
-        )
+    `sent`: there was a key. `wrong_scheme`: there was none, but an ``Authorization`` of another form, which is not
+    repeated here, since it may hold a secret.
+    """
+
+    def __init__(self, *, sent: bool, wrong_scheme: bool = False) -> None:
+        how = "`Authorization: Bearer KEY`"
+        message = f"this needs an API key: send it as the header {how}"
+        if wrong_scheme:
+            message = f"the scheme of the header `Authorization` must be Bearer: send {how}, once, with an API key"
+        super().__init__("the API key is not known, or opens nothing any more" if sent else message)
         self.sent = sent
 
 

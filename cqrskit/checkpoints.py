@@ -105,7 +105,8 @@ class ParkedKey(msgspec.Struct, frozen=True):
     """A document whose fold failed at `position`; that event and its later ones wait until it is retried.
 
     `owner` is the text that tells its partition: the key, or the id of the stream that the event is of, where the
-    projection is divided by streams.
+    projection is divided by streams. `events_waiting` is about how many those are: a worker that dies before its
+    checkpoint may leave some counted twice.
     """
 
     key: str

@@ -14,6 +14,7 @@
     │   ├── AggregateNotFound
     │   ├── AggregateExists
     │   └── IdempotencyConflict     an idempotency key was used before for another command
+    ├── InvalidField                a command's own check refuses the value of one of its fields
     ├── UnknownCommand              no handler is registered for this command
     ├── InvalidIdempotencyKey       a key is empty, too long, or not printable
     ├── Unauthenticated             a request has no API key, or none that opens anything
@@ -56,6 +57,7 @@ __all__ = [
     "IdempotencyConflict",
     "IndexMissing",
     "InvalidCursor",
+    "InvalidField",
     "InvalidIdempotencyKey",
     "InvalidQuery",
     "LeaseLost",
@@ -242,6 +244,18 @@ class UnknownCommand(CqrskitError):
             "and pass it to Application(handlers=...)."
         )
         self.command_name = command_name
+
+
+class InvalidField(CqrskitError, ValueError):
+    """A value that its type allows and its class does not: raise it in ``__post_init__`` of a command, or of a body.
+
+    `message` goes on from the field's name, such as "must be a working day". Over HTTP the field is named in `errors`.
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field} {message}")
+        self.field = field
+        self.message = message
 
 
 class InvalidIdempotencyKey(CqrskitError):

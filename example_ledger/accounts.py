@@ -33,11 +33,17 @@ __all__ = [
 ]
 
 WITHOUT_NUL = "^[^\\x00]*$"
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=WITHOUT_NUL, examples=["Ann's savings"])]
+WITHOUT_NUL_IN_WORDS = {"in_words": "a text without the character NUL"}
+Name = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1, max_length=200, pattern=WITHOUT_NUL, examples=["Ann's savings"], extra=WITHOUT_NUL_IN_WORDS
+    ),
+]
 Metadata = Annotated[
     dict[
-        Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=WITHOUT_NUL)],
-        Annotated[str, msgspec.Meta(max_length=500, pattern=WITHOUT_NUL)],
+        Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=WITHOUT_NUL, extra=WITHOUT_NUL_IN_WORDS)],
+        Annotated[str, msgspec.Meta(max_length=500, pattern=WITHOUT_NUL, extra=WITHOUT_NUL_IN_WORDS)],
     ],
     msgspec.Meta(max_length=50, description="at most 50 texts of your own, by name", examples=[{"city": "Bern"}]),
 ]

@@ -1,7 +1,10 @@
 """The ledger's HTTP service."""
 
+from collections.abc import Sequence
+
 from litestar import Litestar, Router
 from litestar.openapi import OpenAPIConfig
+from litestar.types import LifespanHook
 
 from cqrskit import Settings
 from cqrskit.web import CqrskitPlugin
@@ -36,15 +39,19 @@ that sends it back, in that header or as `min_position`, waits until its answer 
 Lists come in pages: `next` is the `cursor` of the next one, and null at the end. No row is skipped or given twice,
 whatever is written meanwhile.
 
-Errors are problems (RFC 9457) with a `code` for programs.
+Errors are problems (RFC 9457) with a `code` for programs. One with `Retry-After` (429, 503) passes by waiting so many
+seconds: send the same again, a page with the same `cursor`.
 """
 
 
-def create_app(settings: Settings | None = None) -> Litestar:
-    """The Litestar app with all routes and projections; without settings, those of the environment (``CQRSKIT_*``)."""
+def create_app(settings: Settings | None = None, *, on_startup: Sequence[LifespanHook] = ()) -> Litestar:
+    """The Litestar app with all routes and projections; without settings, those of the environment (``CQRSKIT_*``).
+
+    `on_startup` is Litestar's: what is done when the application is open and before requests are answered.
+    """
     plugin = CqrskitPlugin(
         ledger, settings, statuses={"transfer_conflict": 409}, only_known_parameters=True, api_keys=True
     )
     described = OpenAPIConfig("Ledger", "1", description=DESCRIPTION, use_handler_docstrings=True)
     routes = [Router("/", route_handlers=handlers, tags=[tag]) for tag, handlers in ROUTES.items()]
-    return Litestar(routes, plugins=[plugin], openapi_config=described)
+    return Litestar(routes, plugins=[plugin], openapi_config=described, on_startup=on_startup)

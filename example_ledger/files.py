@@ -14,7 +14,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from cqrskit import ConfigurationError
-from example_ledger.money import AccountType
+from example_ledger.money import CURRENCY_IN_WORDS, AccountType
 from example_ledger.transfers import PostTransfer
 
 __all__ = ["COLUMNS", "BadRow", "Row", "RowReader", "Skew", "generate", "id_of", "type_named_by"]
@@ -162,6 +162,8 @@ def _row(line: int, values: dict[str, Any]) -> Row | BadRow:
         str(fields["description"]).encode()
         return Row(line, debit_account, credit_account, msgspec.convert(fields, PostTransfer))
     except msgspec.ValidationError as error:
+        if "$.currency" in str(error):
+            return BadRow(line, "malformed_row", f"the currency {values['currency']!r} must be {CURRENCY_IN_WORDS}")
         code = "invalid_amount" if "$.amount" in str(error) else "malformed_row"
         return BadRow(line, code, str(error))
     except UnicodeEncodeError:

@@ -7,6 +7,7 @@ import msgspec
 
 __all__ = [
     "AMOUNT_MAX",
+    "CURRENCY_IN_WORDS",
     "AccountType",
     "Amount",
     "Currency",
@@ -22,13 +23,20 @@ __all__ = [
 AMOUNT_MAX = 2**63 - 1
 """Largest amount of one transfer, and largest value of one counter."""
 
-IN_WORDS = "ISO 4217, or 3 to 12 A-Z and 0-9"
+CURRENCY_IN_WORDS = (
+    "three capital letters A to Z, as in ISO 4217, or a name of your own: 3 to 12 A-Z and 0-9, a letter first"
+)
 Currency = Annotated[
     str,
     # To Python, though not to JavaScript, a $ alone matches before a newline at the end too.
-    msgspec.Meta(pattern=r"^[A-Z][A-Z0-9]{2,11}(?!\n)$", description=IN_WORDS, examples=["EUR"]),
+    msgspec.Meta(
+        pattern=r"^[A-Z][A-Z0-9]{2,11}(?!\n)$",
+        description=CURRENCY_IN_WORDS,
+        examples=["EUR"],
+        extra={"in_words": CURRENCY_IN_WORDS},
+    ),
 ]
-StoredCurrency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description=IN_WORDS)]
+StoredCurrency = Annotated[str, msgspec.Meta(pattern="^[A-Z][A-Z0-9]{2,11}$", description=CURRENCY_IN_WORDS)]
 """The currency of an event. A command's is stricter: what was once stored stays readable."""
 Amount = Annotated[
     int,

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from cqrskit import Repository
+from cqrskit import InvalidField, Repository
 from example_ledger.accounts import Account
 from example_ledger.money import AMOUNT_MAX, Direction, opposite_of
 from example_ledger.refusals import AccountClosed, AccountFrozen, AccountNotFound, CurrencyMismatch, InvalidAmount
@@ -47,9 +47,9 @@ Movement = tuple[Direction, Account, int]
 
 
 def check_moment(effective_at: datetime | None) -> None:
-    """ValueError for a moment that read models cannot search."""
+    """InvalidField for a moment that read models cannot search."""
     if effective_at is not None and not EFFECTIVE_MIN <= effective_at <= EFFECTIVE_MAX:
-        raise ValueError(f"effective_at must be from {EFFECTIVE_MIN:%Y-%m-%d} to {EFFECTIVE_MAX:%Y-%m-%d}")
+        raise InvalidField("effective_at", f"must be from {EFFECTIVE_MIN:%Y-%m-%d} to {EFFECTIVE_MAX:%Y-%m-%d}")
 
 
 def check_amount(amount: int) -> None:

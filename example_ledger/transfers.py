@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from cqrskit import Aggregate, Command, Rejected, Repository, handles, new_id
-from example_ledger.accounts import WITHOUT_NUL, Metadata
+from example_ledger.accounts import WITHOUT_NUL, WITHOUT_NUL_IN_WORDS, Metadata
 from example_ledger.money import Amount, Currency, Leg, StoredCurrency
 from example_ledger.movements import (
     Moment,
@@ -37,8 +37,12 @@ __all__ = [
 
 BATCH_SIZE_MAX = 8_192
 
-Description = Annotated[str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL, examples=["rent for May"])]
-Reference = Annotated[str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL, examples=["invoice 4711"])]
+Description = Annotated[
+    str, msgspec.Meta(max_length=1_000, pattern=WITHOUT_NUL, examples=["rent for May"], extra=WITHOUT_NUL_IN_WORDS)
+]
+Reference = Annotated[
+    str, msgspec.Meta(max_length=200, pattern=WITHOUT_NUL, examples=["invoice 4711"], extra=WITHOUT_NUL_IN_WORDS)
+]
 Status = Literal["posted", "held", "captured", "voided", "expired"]
 Kind = Literal["transfer", "entry", "hold", "reversal"]
 

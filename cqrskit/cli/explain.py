@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
@@ -87,7 +88,7 @@ def _show(explanation: Explanation, as_json: bool) -> None:
         console.print(f"{explanation.projection} {explanation.id}: no event is behind it", markup=False)
     missing = explanation.events_count - len(explanation.events)
     if missing:
-        console.print(f"... and {missing:,} earlier events")
+        console.print(f"... and {counted(missing, 'earlier event')}")
     console.print(f"by the log (version {explanation.version}): {_json(explanation.document)}", markup=False)
     if explanation.equal is None:
         return

@@ -71,7 +71,7 @@ def show_key(row: ParkedRow, event: RecordedEvent | None, as_json: bool) -> None
         ("key", row.key),
         ("error", row.error),
         ("parked at", _moment(row.parked_at)),
-        ("waiting", f"{counted(row.events_waiting, 'event')} behind it"),
+        ("waiting", f"about {counted(row.events_waiting, 'event')} behind it"),
         ("retry", "asked for" if row.retry_requested else "not asked for"),
         ("position", str(row.position)),
     ]

@@ -349,7 +349,8 @@ def _time_of(plan: RebuildPlan) -> str:
     if plan.seconds is None:
         return "none: the log is empty"
     if plan.tried:
-        return f"{plan.seconds:,.1f} s or more, since {plan.tried:,} events were folded at that rate and not written"
+        tried = counted(plan.tried, "event")
+        return f"{plan.seconds:,.1f} s or more: {tried} folded at that rate, and not written"
     return f"about {plan.seconds:,.1f} s, as the last time"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.cli.wiring import app_option, application_of
@@ -157,16 +158,12 @@ def _show_check(report: CheckReport, with_log: bool, as_json: bool) -> None:
         print(msgspec.json.encode(report).decode())
         return
     _show_findings(report.findings)
-    looked_at = [_counted(report.versions, "version"), _counted(report.payloads, "payload")]
+    looked_at = [counted(report.versions, "version"), counted(report.payloads, "payload")]
     if with_log:
-        looked_at.append(_counted(report.events, "event"))
+        looked_at.append(counted(report.events, "event"))
     count = len(report.findings)
-    answer = _counted(count, "finding") if count else "all can be read"
+    answer = counted(count, "finding") if count else "all can be read"
     print(f"{', '.join(looked_at)}: {answer}{' or more' if count >= FINDINGS_MAX else ''}")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _show_findings(findings: list[Finding]) -> None:

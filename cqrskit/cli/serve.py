@@ -3,16 +3,16 @@
 import rich_click as click
 
 from cqrskit.cli.running import common_options, serve_application
-from cqrskit.cli.wiring import app_option, litestar_app_of
+from cqrskit.cli.wiring import litestar_app_of, litestar_app_option
 from cqrskit.settings import load_settings
 
 __all__ = ["serve_command"]
 
 
 @click.command("serve")
-@app_option
-@click.option("--host", help="Address to listen on, in place of CQRSKIT_HOST.")
-@click.option("--port", help="Port to listen on, in place of CQRSKIT_PORT; 0 picks a free one.")
+@litestar_app_option
+@click.option("--host", help="Address to listen on (default: CQRSKIT_HOST, 127.0.0.1).")
+@click.option("--port", help="Port; 0 picks a free one (default: CQRSKIT_PORT, 8000).")
 @click.option("--no-projections", is_flag=True, help="Serve requests only; run `cqrskit project` elsewhere.")
 @common_options
 def serve_command(app: str | None, host: str | None, port: str | None, no_projections: bool) -> None:

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cqrskit.application import Application, Runtime
-from cqrskit.cli.operating import console, opened, table_of
+from cqrskit.cli.operating import console, counted, opened, table_of
 from cqrskit.cli.running import FAILED, common_options, json_option, run, run_until_stopped
 from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.due_commands import DueCommandsStatus
@@ -147,7 +147,7 @@ def _drawn(application: Application, found: Status) -> RenderableType:
 def _of_the_write_side(found: Status) -> list[Text]:
     """How the commands are that wait for their time, and how far each reaction is."""
     lines = [
-        f"reaction {each.name}: position {each.position:,}, lag {each.lag_events:,} events "
+        f"reaction {each.name}: position {each.position:,}, lag {counted(each.lag_events, 'event')} "
         f"({each.lag_seconds:,.0f} s), {each.parked_events:,} parked"
         for each in found.reactions
     ]

@@ -15,13 +15,25 @@ from cqrskit.application import Application
 from cqrskit.errors import ConfigurationError
 from cqrskit.web import plugin_of
 
-__all__ = ["app_option", "application_of", "litestar_app_of"]
+__all__ = ["app_option", "application_of", "litestar_app_of", "litestar_app_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 HELP = (
     "module:attribute of your Application, of the Litestar app that has its CqrskitPlugin, or of a function without "
     "arguments that makes either. The current folder is searched first."
+)
+SERVED_HELP = (
+    "module:attribute of your Litestar app that has its CqrskitPlugin, or of a function without arguments that makes "
+    "it. The current folder is searched first."
+)
+UNNAMED = (
+    "no application is named: give --app module:attribute, such as --app bank:bank for `bank = Application(...)` in "
+    "bank.py, or set CQRSKIT_APP; its Litestar app will do as well"
+)
+UNNAMED_TO_SERVE = (
+    "no Litestar app is named: give --app module:attribute, such as --app bank:app for `app = Litestar([...], "
+    "plugins=[CqrskitPlugin(bank)])` in bank.py, or set CQRSKIT_APP"
 )
 
 
@@ -30,17 +42,26 @@ def app_option(command: F) -> F:
     return click.option("--app", metavar="MODULE:ATTRIBUTE", envvar="CQRSKIT_APP", help=HELP)(command)
 
 
+def litestar_app_option(command: F) -> F:
+    """The same for a command that needs the Litestar app."""
+    return click.option("--app", metavar="MODULE:ATTRIBUTE", envvar="CQRSKIT_APP", help=SERVED_HELP)(command)
+
+
 def application_of(app: str | None) -> Application:
     """The Application that ``--app`` names, be it directly or by its Litestar app. Raises ConfigurationError."""
+    if not app:
+        raise ConfigurationError(UNNAMED)
     found = _find(app)
     return found if isinstance(found, Application) else plugin_of(found).application
 
 
 def litestar_app_of(app: str | None) -> Litestar:
     """The Litestar app that ``--app`` names. Raises ConfigurationError."""
+    if not app:
+        raise ConfigurationError(UNNAMED_TO_SERVE)
     found = _find(app)
     if isinstance(found, Application):
-        module_name = str(app).partition(":")[0]
+        module_name = app.partition(":")[0]
         others = [name for name, value in vars(sys.modules[module_name]).items() if isinstance(value, Litestar)]
         hint = (
             f"did you mean {module_name}:{others[0]}?"
@@ -54,9 +75,7 @@ def litestar_app_of(app: str | None) -> Litestar:
     return found
 
 
-def _find(app: str | None) -> Application | Litestar:
-    if not app:
-        raise ConfigurationError("no application is named: give --app module:attribute, or set CQRSKIT_APP")
+def _find(app: str) -> Application | Litestar:
     module_name, colon, path = app.partition(":")
     if not (module_name and colon and path):
         raise ConfigurationError(f"--app {app!r} is not of the form module:attribute, such as bank:app")

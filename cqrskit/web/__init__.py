@@ -34,6 +34,8 @@ parameter, None if neither was sent).
   and for a retry ``Idempotent-Replay: true``; ``at_position(content, position, status_code=None)`` has only the first.
 - Errors become ``application/problem+json``; a `Rejected` is 422 unless `statuses` or the route says otherwise:
   ``@get("/accounts/{id:uuid}", opt=problem_statuses(account_not_found=404))``.
+- A wrong value is 400, named by its place in `errors`. A pattern is told as ``msgspec.Meta(extra={"in_words": "..."})``
+  says, and an `InvalidField` that a class raises in ``__post_init__`` names its field.
 - ``problem_code(error)`` is the `code` that the problem of an error has, for replies that tell of several commands.
 - ``CqrskitPlugin(..., only_known_parameters=True)`` refuses query parameters that no route declares.
 - ``CqrskitPlugin(..., api_keys=True)`` lets only those in who show an API key with the scope that the route needs:

@@ -93,7 +93,9 @@ class Gate:
     async def _usable_key(self, shown: bytes | None) -> ApiKey:
         if shown is None:
             raise Unauthenticated(sent=False)
-        text = shown[len(SCHEME) :].decode("latin-1") if shown[: len(SCHEME)].lower() == SCHEME else ""
+        if shown[: len(SCHEME)].lower() != SCHEME:
+            raise Unauthenticated(sent=False, wrong_scheme=True)
+        text = shown[len(SCHEME) :].decode("latin-1")
         key_id = key_id_in(text)
         if key_id is None:
             raise Unauthenticated(sent=True)

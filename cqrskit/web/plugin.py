@@ -102,6 +102,8 @@ class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
         """Add the lifespan, dependencies, error handlers, limits and health routes; what the app set itself stays."""
         app_config.lifespan = [self._lifespan, *app_config.lifespan]
         app_config.dependencies = {**self._dependencies(), **app_config.dependencies}
+        if self._gate is not None:
+            app_config.on_startup = [*app_config.on_startup, self._tell_of_no_keys]
         app_config.exception_handlers = {
             CqrskitError: self._problems.of_cqrskit,
             HTTPException: self._problems.of_http,
@@ -170,8 +172,6 @@ class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
             self._runtime, self._draining = runtime, False
             if self._gate is not None:
                 self._gate.open(KnownKeys(runtime.api_keys), runtime.metrics.refusals)
-                if not await runtime.api_keys.has_usable():
-                    log.warning("access.no_keys", make_one="cqrskit keys create NAME --scopes read,write")
             log.info("service.started", application=self.application.name, projections=self.projections)
             try:
                 with observed(app, runtime.metrics, runtime.tracer):
@@ -179,6 +179,11 @@ class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
             finally:
                 self._runtime = None
         log.info("service.stopped", application=self.application.name)
+
+    async def _tell_of_no_keys(self) -> None:
+        """Say that nobody can enter; last of what is done at the start, since the app may make keys there itself."""
+        if not await self.runtime.api_keys.has_usable():
+            log.warning("access.no_keys", make_one="cqrskit keys create NAME --scopes read,write")
 
 
 def _limits(settings: Settings) -> RateLimits | None:

@@ -37,6 +37,7 @@ from cqrskit.errors import (
     ShuttingDown,
 )
 from cqrskit.web.commands import IDEMPOTENT_REPLAY
+from cqrskit.web.patterns import in_words
 from cqrskit.web.requests import (
     CORRELATION_ID,
     IDEMPOTENCY_KEY,
@@ -211,7 +212,7 @@ class Problems:
         detail: str | None = error.detail or None
         errors: list[FieldError] = []
         if status == 400 and isinstance(error.extra, list):
-            errors = [_field_error(each) for each in error.extra if isinstance(each, dict)]
+            errors = [_field_error(each, request) for each in error.extra if isinstance(each, dict)]
             detail = "; ".join(_sentence(each) for each in errors) or detail
         elif status == 413:
             detail = f"the body is larger than {self._body_size_max_bytes} bytes"
@@ -288,12 +289,15 @@ def _detail(error: CqrskitError) -> str:
     return str(error)
 
 
-def _field_error(found: dict[str, Any]) -> FieldError:
+def _field_error(found: dict[str, Any], request: Request[Any, Any, Any]) -> FieldError:
     """Litestar's description of a wrong value in our words."""
     source, key = found.get("source"), str(found.get("key", ""))
     if key == "data":
         key = ""
-    return FieldError(key, str(getattr(source, "value", source) or "body"), str(found.get("message", "")))
+    message = str(found.get("message", ""))
+    if "route_handler" in request.scope:
+        message = in_words(message, request.route_handler)
+    return FieldError(key, str(getattr(source, "value", source) or "body"), message)
 
 
 def _sentence(error: FieldError) -> str:

@@ -12,6 +12,8 @@ from litestar import Request
 from litestar.exceptions import ClientException, InternalServerException, ValidationException
 from litestar.handlers import BaseRouteHandler
 
+from cqrskit.errors import InvalidField
+
 __all__ = ["StrictRequest"]
 
 _NAMED = re.compile(r"^Object (?:contains unknown|missing required) field `(.*)`$")
@@ -56,7 +58,11 @@ def _decoded(body: bytes, decoder: msgspec.json.Decoder[Any]) -> Any:
         place = _PLACE.search(str(error))
         message = _PLACE.sub("", str(error))
         named = _NAMED.search(message)
-        field = ".".join(found[1] for found in (place, named) if found and found[1])
+        names = [found[1] for found in (place, named) if found]
+        if isinstance(error.__cause__, InvalidField):
+            names.append(error.__cause__.field)
+            message = error.__cause__.message
+        field = ".".join(filter(None, names))
         raise ValidationException(extra=[{"key": field, "source": "body", "message": message}]) from None
     except msgspec.DecodeError as error:
         raise ClientException(f"the body is not JSON: {error}") from None

@@ -8,6 +8,7 @@ import msgspec
 import rich_click as click
 
 from cqrskit import load_settings
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, json_option, run
 from cqrskit.telemetry import configure_logging
@@ -85,11 +86,15 @@ def _show(report: CheckReport, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(report).decode())
         return
-    compared = f", {sum(report.documents.values()):,} documents" if report.documents else ""
-    print(
-        f"{report.events:,} events, {report.accounts:,} accounts, {report.transfers:,} transfers, "
-        f"{report.receipts:,} receipts{compared}"
-    )
+    looked_at = [
+        counted(report.events, "event"),
+        counted(report.accounts, "account"),
+        counted(report.transfers, "transfer"),
+        counted(report.receipts, "receipt"),
+    ]
+    if report.documents:
+        looked_at.append(counted(sum(report.documents.values()), "document"))
+    print(", ".join(looked_at))
     for kind, count in report.counts.items():
         cases = [each for each in report.violations if each.kind == kind]
         more = f", of which these are the first {len(cases)}" if count > len(cases) else ""
@@ -98,7 +103,7 @@ def _show(report: CheckReport, as_json: bool) -> None:
             line = f"  at position {each.position}, {each.subject}: {_short(each.found)}; due: {_short(each.expected)}"
             print(line, file=sys.stderr)
     total = sum(report.counts.values())
-    print("the books are in order" if not total else f"{total:,} violations")
+    print("the books are in order" if not total else counted(total, "violation"))
 
 
 def _short(text: str) -> str:

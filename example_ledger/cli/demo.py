@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import rich_click as click
+from litestar import Litestar
 
 from cqrskit import Runtime, Scope, Settings, load_settings
 from cqrskit.cli.progress import ProgressBar
@@ -49,12 +50,11 @@ def demo_command(port: int | None, read_models: str) -> None:
     """
     with _elasticsearch(read_models == "elasticsearch") as elasticsearch_url:
         settings = load_settings(port=port, elasticsearch_url=elasticsearch_url)
-        app = create_app(settings)
+        app = create_app(settings, on_startup=[_make_key])
 
         async def fill(address: str) -> None:
-            runtime = plugin_of(app).runtime
-            await _fill(runtime)
-            print(_advice(address, settings, await _key(runtime)), flush=True)
+            await _fill(plugin_of(app).runtime)
+            print(_advice(address, settings, app.state.demo_key), flush=True)
 
         serve_application(app, settings, on_listening=fill)
 
@@ -88,12 +88,13 @@ async def _fill(runtime: Runtime) -> None:
     print(f"sample: {report.posted:,} transfers posted, {report.replayed:,} known already", flush=True)
 
 
-async def _key(runtime: Runtime) -> str:
+async def _make_key(app: Litestar) -> None:
     """A new API key for the demo; those of earlier demos in this folder end, since nobody can show them again."""
-    for key in await runtime.api_keys.all():
+    keys = plugin_of(app).runtime.api_keys
+    for key in await keys.all():
         if key.name == NAME:
-            await runtime.api_keys.revoke(key.id)
-    return (await runtime.api_keys.make(NAME, [Scope.READ, Scope.WRITE])).text
+            await keys.revoke(key.id)
+    app.state.demo_key = (await keys.make(NAME, [Scope.READ, Scope.WRITE])).text
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from typing import cast
 import rich_click as click
 
 from cqrskit import ConfigurationError
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import common_options
 from example_ledger.files import Skew, generate
@@ -59,4 +60,4 @@ def generate_command(accounts: int, transfers: int, skew: str, seed: int, out: P
         raise ConfigurationError(f"{out} cannot be written: {error.strerror}") from error
     finally:
         beside.unlink(missing_ok=True)
-    print(f"wrote {transfers} transfers among {accounts} accounts to {out}")
+    print(f"wrote {counted(transfers, 'transfer')} among {counted(accounts, 'account')} to {out}")

@@ -11,6 +11,7 @@ import msgspec
 import rich_click as click
 
 from cqrskit import Runtime, Settings, load_settings
+from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, die_with_parent, json_option, run
 from cqrskit.telemetry import configure_logging
@@ -75,13 +76,13 @@ def _show(report: ImportReport, as_json: bool) -> None:
         print(msgspec.json.encode(shown).decode())
         return
     print(
-        f"{report.rows:,} rows in {report.seconds:.1f} s ({report.rows_per_second:,.0f} rows/s): "
+        f"{counted(report.rows, 'row')} in {report.seconds:.1f} s ({report.rows_per_second:,.0f} rows/s): "
         f"{report.posted:,} posted, {report.replayed:,} known already, {report.rejected:,} rejected; "
-        f"{report.accounts_opened:,} accounts opened"
+        f"{counted(report.accounts_opened, 'account')} opened"
     )
     if report.accounts_missing:
         print(
-            f"{report.accounts_missing:,} accounts do not exist: import it again with --open-accounts to open them",
+            f"missing accounts: {report.accounts_missing:,}; import the file again with --open-accounts to open them",
             file=sys.stderr,
         )
     if report.rejected_file is not None:

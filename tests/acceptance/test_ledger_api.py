@@ -162,8 +162,24 @@ async def test_a_malformed_transfer_is_a_bad_request_that_names_the_field(
 ) -> None:
     bank, ann = await ledger.open("Bank", "asset"), await ledger.open("Ann")
     found = await ledger.post("/transfers", {**transfer(bank, ann, 5), **change}, expect=400)
-    assert field in found["detail"]
+    assert found["errors"][0]["field"].startswith(field)
+    assert "regex" not in found["detail"]
     assert await ledger.runtime.event_store.head() == 2
+
+
+async def test_a_currency_that_is_none_is_told_in_words_what_one_is(ledger: LedgerClient) -> None:
+    told = "must be three capital letters A to Z, as in ISO 4217, or"
+    ids = {"debit_account_id": str(uuid4()), "credit_account_id": str(uuid4())}
+    for path, body in (
+        ("/accounts", {"name": "Till", "type": "asset", "currency": "€"}),
+        ("/transfers", {**ids, "amount": 1, "currency": "eur"}),
+        ("/transfers/batch", {"mode": "atomic", "transfers": [{**ids, "amount": 1, "currency": "E"}]}),
+    ):
+        (wrong,) = (await ledger.post(path, body, expect=400))["errors"]
+        assert (wrong["field"].rpartition(".")[2], wrong["in"]) == ("currency", "body")
+        assert wrong["message"].startswith(told)
+    (wrong,) = (await ledger.get("/accounts?currency=eur", expect=400))["errors"]
+    assert (wrong["field"], wrong["in"], wrong["message"].startswith(told)) == ("currency", "query", True)
 
 
 async def test_a_statement_pages_from_the_newest_line_while_others_write(ledger: LedgerClient) -> None:

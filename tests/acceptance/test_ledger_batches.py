@@ -45,6 +45,14 @@ def codes(reply: httpx.Response) -> list[str]:
     return [each.get("code") or each["status"] for each in reply.json()["results"]]
 
 
+async def test_a_moment_out_of_bounds_in_a_batch_is_told_with_the_transfer_and_the_field(ledger: LedgerClient) -> None:
+    bank, ann = await accounts(ledger)
+    bodies = [transfer(bank, ann, 5), transfer(bank, ann, 5, effective_at="2262-01-01T00:00:00Z")]
+    found = await ledger.post("/transfers/batch", {"mode": "atomic", "transfers": bodies}, expect=400)
+    message = "must be from 1970-01-01 to 2261-12-31"
+    assert found["errors"] == [{"field": "transfers[1].effective_at", "in": "body", "message": message}]
+
+
 async def test_what_was_refused_alone_is_refused_in_an_atomic_batch_for_the_reason_of_then(
     ledger: LedgerClient,
 ) -> None:

@@ -125,6 +125,7 @@ async def test_broken_rows_are_named_with_their_line_and_code_and_the_good_ones_
         "\n",
         'o"dd,a,b,5,EUR,,"x"y\n',
         good.format(id="t16"),
+        "t18,a,b,5,eur,,\n",
     ]
     path.write_bytes("".join(lines).encode() + b"t17,a,b,5,EUR,,caf\xe9\n")
     report = await imported(path, settings, code=1)
@@ -140,8 +141,11 @@ async def test_broken_rows_are_named_with_their_line_and_code_and_the_good_ones_
         (13, "transfer_conflict"),
         (16, "malformed_row"),
         (18, "malformed_row"),
+        (19, "malformed_row"),
     ]
     assert (report["posted"], report["replayed"]) == (3, 1)
+    told = Path(report["rejected_file"]).read_text()
+    assert "the currency 'eur' must be three capital letters A to Z, as in ISO 4217, or" in told
     mended = tmp_path / "mixed.csv"
     mended.write_text(lines[0] + good.format(id="t2"))
     await imported(mended, settings)
@@ -158,6 +162,17 @@ async def test_ndjson_is_taken_too(postgres_dsn: str, tmp_path: Path) -> None:
     report = await imported(path, Settings(database_url=postgres_dsn), code=1)
     assert (report["posted"], report["rejected"]) == (1, 3)
     assert rejected_in(report) == [(2, "invalid_amount"), (3, "malformed_row"), (4, "malformed_row")]
+
+
+async def test_what_there_is_one_of_is_told_in_the_singular(postgres_dsn: str, tmp_path: Path) -> None:
+    path, variables = tmp_path / "one.csv", {"CQRSKIT_DATABASE_URL": postgres_dsn}
+    made = await ledger("generate", "--accounts", "2", "--transfers", "1", "--out", str(path))
+    assert made.out == f"wrote 1 transfer among 2 accounts to {path}\n"
+    came = await ledger("import", str(path), "--open-accounts", variables=variables)
+    assert came.out.startswith("1 row in ")
+    assert came.out.endswith("1 posted, 0 known already, 0 rejected; 2 accounts opened\n")
+    checked = await ledger("check", "--log-only", variables=variables)
+    assert checked.out == "5 events, 2 accounts, 1 transfer, 3 receipts\nthe books are in order\n"
 
 
 @pytest.mark.parametrize(
@@ -243,8 +258,10 @@ async def test_the_demo_fills_itself_says_what_works_and_leaves_nothing_behind(
         assert status in ("200", "201"), (command, out)
         assert '"items":[]' not in body, command
     process.send_signal(signal.SIGTERM)
-    await process.communicate()
+    _, logged = await process.communicate()
     assert process.returncode == 0
+    assert b"access.no_keys" not in logged
+    assert b"service.started" in logged
     assert not processes_left(process)
 
     def left() -> list[str]:

@@ -150,6 +150,20 @@ async def test_an_app_that_cannot_be_imported_is_explained(tmp_path: Path) -> No
     assert (near.code, "did you mean wrong?" in near.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("command", "example"),
+    [
+        ("status", "--app bank:bank for `bank = Application(...)`"),
+        ("serve", "--app bank:app for `app = Litestar([...], plugins=[CqrskitPlugin(bank)])`"),
+    ],
+)
+async def test_a_command_without_an_app_says_what_it_needs_with_an_example(command: str, example: str) -> None:
+    unnamed = await cqrskit(command)
+    assert unnamed.code == 2
+    assert example in unnamed.err
+    assert "CQRSKIT_APP" in unnamed.err
+
+
 async def test_wrong_use_is_one_line_and_json_where_json_was_asked_for() -> None:
     unknown = await cqrskit("status", "--colour")
     assert unknown.code == 2
@@ -157,8 +171,6 @@ async def test_wrong_use_is_one_line_and_json_where_json_was_asked_for() -> None
     setting = await cqrskit("status", "--app", BANK, "--json", variables={"CQRSKIT_PORT": "many"})
     assert setting.code == 2
     assert json.loads(setting.err)["error"]["code"] == "configuration"
-    unnamed = await cqrskit("status")
-    assert (unnamed.code, "CQRSKIT_APP" in unnamed.err) == (2, True)
     no_such = await cqrskit("project", "ledger", "--app", BANK)
     assert (no_such.code, "the projections are: balances" in no_such.err) == (2, True)
 

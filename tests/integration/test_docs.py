@@ -10,6 +10,7 @@ import pytest
 from cqrskit.testing.servers import PostgresServer
 from tests.integration.documents import Page, blocks_of
 from tests.integration.running_processes import ROOT
+from tests.unit.http_reference import anchor_of
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -45,5 +46,9 @@ def test_no_fence_is_overlooked() -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+        for target, place in re.findall(r"\]\(([^)#:]*)(?:#([^):]*))?\)", page.read_text(encoding="utf-8")):
+            linked = page.parent / target if target else page
+            assert linked.exists(), f"{page.name} links to {target}"
+            if place:
+                headings = re.findall(r"^##* (.+)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+                assert place in map(anchor_of, headings), f"{page.name} links to {target}#{place}"

@@ -1,5 +1,6 @@
 """Writes docs/reference/http-api.md from the ledger's OpenAPI document: ``python -m tests.unit.http_reference``."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ HEAD = """\
 An operation that needs a scope is shown an API key that has it, as `Authorization: Bearer KEY`
 ([give access](../how-to/give-access.md)). Parameters in *italics* may be left out; one that an operation does not
 have is refused.
-
 """
 Document = dict[str, Any]
 
@@ -25,11 +25,25 @@ Document = dict[str, Any]
 def http_reference() -> str:
     """The page, as it should be now."""
     document = create_app(Settings()).openapi_schema.to_schema()
-    return "\n".join(_lines(document)).rstrip() + "\n"
+    sections = "\n".join(_sections(document))
+    parts = [HEAD.format(description=document["info"]["description"]), *_contents(sections), "", sections]
+    return "\n".join(parts).rstrip() + "\n"
 
 
-def _lines(document: Document) -> Iterator[str]:
-    yield HEAD.format(description=document["info"]["description"])
+def anchor_of(heading: str) -> str:
+    """What a link to a heading says after the #, as GitHub makes it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def _contents(sections: str) -> Iterator[str]:
+    """A line of links for each section: to itself, then to all that is below it."""
+    for section in re.split(r"^## ", sections, flags=re.MULTILINE)[1:]:
+        heading, *below = [section.partition("\n")[0], *re.findall(r"^### (.+)$", section, re.MULTILINE)]
+        links = [f"[{each}](#{anchor_of(each)})" for each in below]
+        yield f"- [{heading}](#{anchor_of(heading)})" + (f": {', '.join(links)}" if links else "")
+
+
+def _sections(document: Document) -> Iterator[str]:
     yield from _headers(document)
     tag, common = None, _common_codes(document)
     yield "## Every operation that needs a scope\n"

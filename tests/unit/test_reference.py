@@ -18,7 +18,7 @@ from cqrskit.verification import DifferenceKind
 from cqrskit.web.problems import HTTP_PROBLEMS, PROBLEMS
 from example_ledger.cli import ledger_group
 from example_ledger.findings import KINDS
-from tests.unit.http_reference import http_reference
+from tests.unit.http_reference import anchor_of, http_reference
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -140,3 +140,15 @@ def test_the_reference_of_the_ledgers_http_api_is_what_its_openapi_document_says
 def test_no_prose_of_the_http_reference_is_indented_like_code() -> None:
     lines = page("http-api.md").splitlines()
     assert [line for line in lines if line.startswith("    ")] == []
+
+
+def test_the_reference_of_the_ledgers_http_api_begins_with_links_to_all_its_sections() -> None:
+    text = page("http-api.md")
+    contents, _, sections = text.partition("\n## ")
+    linked = re.findall(r"\[([^\]]+)\]\(#([\w-]+)\)", contents)
+    headings = re.findall(r"^##+ (.+)$", f"## {sections}", re.MULTILINE)
+    assert [name for name, _ in linked] == headings
+    anchors = [anchor_of(heading) for heading in headings]
+    assert [anchor for _, anchor in linked] == anchors
+    assert len(set(anchors)) == len(anchors)
+    assert set(re.findall(r"\]\(#([\w-]+)\)", sections)) <= set(anchors)
