@@ -166,6 +166,7 @@ class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
     async def _lifespan(self, app: Litestar) -> AsyncIterator[None]:
         # Litestar does not read this from the AppConfig that plugins get, so it is set on the finished app.
         app.request_max_body_size = self.settings.body_size_max_bytes
+        _let_options_name_all_methods(app)
         if self._gate is not None:
             self._gate.check_routes(app)
         async with self.application.open(self.settings, projections=self.projections) as runtime:
@@ -184,6 +185,20 @@ class CqrskitPlugin(InitPlugin, ReceiveRoutePlugin):
         """Say that nobody can enter; last of what is done at the start, since the app may make keys there itself."""
         if not await self.runtime.api_keys.has_usable():
             log.warning("access.no_keys", make_one="cqrskit keys create NAME --scopes read,write")
+
+
+def _let_options_name_all_methods(app: Litestar) -> None:
+    """Litestar's answer to OPTIONS keeps to the first handler of a path, also where more are registered later."""
+    its_own = HTTPRoute.create_options_handler.__qualname__
+    for route in app.routes:
+        if not isinstance(route, HTTPRoute):
+            continue
+        first, _ = route.route_handler_map["OPTIONS"]
+        if first.fn.__qualname__.startswith(its_own):
+            answering = route.create_options_handler(route.path)
+            answering.owner = first.owner
+            answering.on_registration(app)
+            route.route_handler_map["OPTIONS"] = answering, answering.create_kwargs_model(route.path_parameters)
 
 
 def _limits(settings: Settings) -> RateLimits | None:

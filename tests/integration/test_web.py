@@ -146,6 +146,17 @@ async def test_unknown_paths_and_methods_are_problems_too(client: httpx.AsyncCli
     problem(await client.delete("/accounts"), 405, "method_not_allowed")
 
 
+async def test_options_name_all_methods_of_a_path(client: httpx.AsyncClient) -> None:
+    account = await opened(client)
+    for path, methods in [
+        ("/accounts", "GET, OPTIONS, POST"),
+        (account, "GET, OPTIONS"),
+        ("/health/live", "GET, OPTIONS"),
+    ]:
+        reply = await client.options(path)
+        assert (reply.status_code, reply.headers["Allow"]) == (204, methods), path
+
+
 async def test_refusals_get_the_status_that_the_table_the_app_and_the_route_give(
     client: httpx.AsyncClient,
 ) -> None:
