@@ -13,7 +13,7 @@ from litestar import Litestar
 
 from cqrskit.errors import ConfigurationError
 from cqrskit.settings import Settings
-from cqrskit.tasks import retry_delays
+from cqrskit.tasks import enter_unless_stopped, retry_delays
 from cqrskit.web.plugin import CqrskitPlugin
 
 __all__ = ["serve"]
@@ -34,7 +34,7 @@ async def serve(
 ) -> None:
     """Serve `app` on the settings' host and port until `stop` is set; then finish the requests in flight.
 
-    Once stopped it takes no connection any more, finishes accepted commands, and answers new ones that come on
+    A start that waits for servers ends when it is stopped. Later on, once stopped, it takes no connection any more, finishes accepted commands, and answers new ones that come on
     connections which are there already with 503 ``shutting_down``.
 
     `on_listening` is told the address when requests are answered; it runs beside the server, and its error ends it.
@@ -42,18 +42,20 @@ async def serve(
     """
     listener = _bind(settings.host, settings.port)
     with contextlib.closing(listener):
-        async with _lifespan(app):
+        async with contextlib.AsyncExitStack() as stack:
+            if not await enter_unless_stopped(stack, _lifespan(app), stop):
+                return
             _listen(listener, settings)
             async with _listening(app, listener, settings) as server:
                 await _until_stopped(server, stop, on_listening, address_of(listener))
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: Litestar) -> AsyncIterator[None]:
-    """The app's lifespan; an error comes out as itself, not in the group that Litestar's event emitter makes."""
+async def _lifespan(app: Litestar) -> AsyncIterator[bool]:
+    """The app's lifespan, once it is there; an error comes out as itself, not in a group as Litestar's emitter makes one."""
     try:
         async with app.lifespan():
-            yield
+            yield True
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
