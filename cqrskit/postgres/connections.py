@@ -62,7 +62,7 @@ REFUSED = ("28", "3D", "42501")
 REFUSAL = re.compile(
     r"authentication failed|no password supplied|pg_hba\.conf|does not exist|no such (?:database|user)"
     r"|permission denied for|not permitted to log in|invalid (?:\w+ )*(?:value|number)"
-    r"|certificate (?:verify|for)|does not support SSL"
+    r"|Servname not supported|certificate (?:verify|for)|does not support SSL"
 )
 """The same in words, which is all that a connection's failure has; in other languages it is not recognised."""
 

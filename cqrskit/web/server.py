@@ -34,8 +34,8 @@ async def serve(
 ) -> None:
     """Serve `app` on the settings' host and port until `stop` is set; then finish the requests in flight.
 
-    A start that waits for servers ends when it is stopped. Later on, once stopped, it takes no connection any more, finishes accepted commands, and answers new ones that come on
-    connections which are there already with 503 ``shutting_down``.
+    Once stopped it takes no connection any more, finishes accepted commands, and answers new ones that come on
+    connections which are there already with 503 ``shutting_down``. A start that waits for servers is given up.
 
     `on_listening` is told the address when requests are answered; it runs beside the server, and its error ends it.
     Raises ConfigurationError if the address cannot be had, and whatever the app's start raises.
@@ -52,7 +52,7 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: Litestar) -> AsyncIterator[bool]:
-    """The app's lifespan, once it is there; an error comes out as itself, not in a group as Litestar's emitter makes one."""
+    """The app's lifespan: True, once it is there. Errors come out as themselves, not in a group that Litestar makes."""
     try:
         async with app.lifespan():
             yield True

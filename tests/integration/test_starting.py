@@ -143,13 +143,16 @@ WRONG = {
     "no password": "no password supplied",
     "role": 'role "nobody_at_all" does not exist',
     "database": 'database "nothing" does not exist',
-    "port": "port",
+    "port": "failed to resolve host",
     "not migrated": "run `cqrskit migrate`",
 }
 
 
-@pytest.mark.parametrize("wrong", list(WRONG))
-@pytest.mark.parametrize("program", [SERVE, PROJECT], ids=["serve", "project"])
+@pytest.mark.parametrize(
+    ("program", "wrong"),
+    [*((SERVE, each) for each in WRONG), (PROJECT, "password"), (PROJECT, "database")],
+    ids=[*(f"serve-{each}" for each in WRONG), "project-password", "project-database"],
+)
 async def test_what_is_wrong_with_the_settings_of_the_database_ends_the_start_at_once(
     program: tuple[str, ...], wrong: str, guarded: str
 ) -> None:

@@ -18,6 +18,7 @@ LASTING = [
     "FATAL:  no such database: bank",
     'invalid integer value "port" for connection option "port"',
     'invalid port number: "70000"',
+    "failed to resolve host 'localhost': [Errno -8] Servname not supported for ai_socktype",
     'invalid sslmode value: "full"',
     "server does not support SSL, but SSL was required",
     "SSL error: certificate verify failed",
