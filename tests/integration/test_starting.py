@@ -31,24 +31,32 @@ SHORT = [
 ]
 CLOSED = "127.0.0.1:1"
 """Nobody listens there."""
+NOWHERE = f"postgresql://ann@{CLOSED}/bank"
 LONGER_THAN_WE_WAIT = "600"
 
 
-async def logged(process: asyncio.subprocess.Process, event: str) -> dict[str, Any]:
+@asynccontextmanager
+async def waiting(*arguments: str, dsn: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, dict[str, Any]]]:
+    """A program that waits for Postgres, and what it has logged of it; whatever is left of it in the end is killed."""
+    variables = {"CQRSKIT_DATABASE_URL": dsn, "CQRSKIT_CONNECT_TIMEOUT_SECONDS": LONGER_THAN_WE_WAIT}
+    process = await start(*arguments, variables=variables)
+    try:
+        yield process, await _logged(process, "servers.waiting")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def _logged(process: asyncio.subprocess.Process, event: str) -> dict[str, Any]:
     """The next line of a process's log that tells of this event."""
     assert process.stderr is not None
     async with asyncio.timeout(DEADLINE_SECONDS):
         while line := await process.stderr.readline():
-            found: dict[str, Any] = json.loads(line)
+            found: dict[str, Any] = json.loads(line) if line.startswith(b"{") else {"event": line.decode()}
             if found["event"] == event:
                 return found
     raise AssertionError(f"it has ended without {event}")
-
-
-async def printed(process: asyncio.subprocess.Process) -> str:
-    """The first line that a process prints."""
-    assert process.stdout is not None
-    return (await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)).decode()
 
 
 def events_of(errors: str) -> list[str]:
@@ -63,42 +71,34 @@ async def test_serve_waits_for_a_postgres_that_comes_up_later_and_takes_commands
     restartable_postgres: RestartablePostgres, restartable_postgres_dsn: str
 ) -> None:
     restartable_postgres.kill()
-    variables = {
-        "CQRSKIT_DATABASE_URL": restartable_postgres_dsn,
-        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": LONGER_THAN_WE_WAIT,
-    }
-    process = await start(*SERVE, variables=variables)
-    waiting = await logged(process, "servers.waiting")
-    assert (waiting["level"], waiting["server"], waiting["seconds"]) == ("warning", "Postgres", 600.0)
-    assert urlsplit(restartable_postgres_dsn).path in waiting["address"]
-    assert waiting["reason"]
-    await asyncio.to_thread(restartable_postgres.start_again)
-    async with httpx.AsyncClient(base_url=await address_of(process)) as client:
-        assert (await client.post("/accounts", json={"owner": "Ann"})).status_code == 201
-    process.terminate()
-    finished = await finish(process)
-    assert (finished.code, events_of(finished.err).count("servers.waiting")) == (0, 0), "it is said once"
+    async with waiting(*SERVE, dsn=restartable_postgres_dsn) as (process, told):
+        assert (told["level"], told["server"], told["seconds"]) == ("warning", "Postgres", 600.0)
+        assert urlsplit(restartable_postgres_dsn).path in told["address"]
+        assert told["reason"]
+        await asyncio.to_thread(restartable_postgres.start_again)
+        async with httpx.AsyncClient(base_url=await address_of(process)) as client:
+            assert (await client.post("/accounts", json={"owner": "Ann"})).status_code == 201
+        process.terminate()
+        finished = await finish(process)
+        assert (finished.code, events_of(finished.err).count("servers.waiting")) == (0, 0), "it is said once"
 
 
 async def test_project_waits_for_a_postgres_that_comes_up_later(
     restartable_postgres: RestartablePostgres, restartable_postgres_dsn: str
 ) -> None:
     restartable_postgres.kill()
-    variables = {
-        "CQRSKIT_DATABASE_URL": restartable_postgres_dsn,
-        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": LONGER_THAN_WE_WAIT,
-    }
-    process = await start(*PROJECT, variables=variables)
-    await logged(process, "servers.waiting")
-    await asyncio.to_thread(restartable_postgres.start_again)
-    assert await printed(process) == "projecting balances\n"
-    process.terminate()
-    assert (await finish(process)).code == 0
+    async with waiting(*PROJECT, dsn=restartable_postgres_dsn) as (process, _):
+        await asyncio.to_thread(restartable_postgres.start_again)
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), DEADLINE_SECONDS)
+        assert line == b"projecting balances\n"
+        process.terminate()
+        assert (await finish(process)).code == 0
 
 
 @pytest.mark.parametrize("program", [SERVE, PROJECT], ids=["serve", "project"])
 async def test_a_start_that_has_waited_in_vain_ends_with_exit_code_3(program: tuple[str, ...]) -> None:
-    variables = {"CQRSKIT_DATABASE_URL": f"postgresql://ann@{CLOSED}/bank", "CQRSKIT_CONNECT_TIMEOUT_SECONDS": "2"}
+    variables = {"CQRSKIT_DATABASE_URL": NOWHERE, "CQRSKIT_CONNECT_TIMEOUT_SECONDS": "2"}
     begun = time.monotonic()
     finished = await cqrskit(*program, variables=variables)
     assert time.monotonic() - begun >= 1.5, "it has not waited"
@@ -111,23 +111,15 @@ async def test_a_start_that_has_waited_in_vain_ends_with_exit_code_3(program: tu
 
 @pytest.mark.parametrize("program", [SERVE, PROJECT], ids=["serve", "project"])
 async def test_a_start_that_waits_ends_when_it_is_stopped(program: tuple[str, ...]) -> None:
-    variables = {
-        "CQRSKIT_DATABASE_URL": f"postgresql://ann@{CLOSED}/bank",
-        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": LONGER_THAN_WE_WAIT,
-    }
-    process = await start(*program, variables=variables)
-    await logged(process, "servers.waiting")
-    process.terminate()
-    finished = await finish(process)
-    assert (finished.code, finished.out, finished.err) == (0, "", "")
+    async with waiting(*program, dsn=NOWHERE) as (process, _):
+        process.terminate()
+        finished = await finish(process)
+        assert (finished.code, finished.out, finished.err) == (0, "", "")
 
 
 @pytest.mark.parametrize("program", SHORT, ids=[each[0] for each in SHORT])
 async def test_a_command_that_somebody_waits_for_does_not_wait(program: tuple[str, ...]) -> None:
-    variables = {
-        "CQRSKIT_DATABASE_URL": f"postgresql://ann@{CLOSED}/bank",
-        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": LONGER_THAN_WE_WAIT,
-    }
+    variables = {"CQRSKIT_DATABASE_URL": NOWHERE, "CQRSKIT_CONNECT_TIMEOUT_SECONDS": LONGER_THAN_WE_WAIT}
     finished = await cqrskit(*program, variables=variables)
     assert (finished.code, events_of(finished.err)) == (3, [])
 
