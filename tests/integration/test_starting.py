@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,15 @@ from cqrskit.testing import RestartablePostgres, eventually
 from cqrskit.web import plugin_of
 from tests.integration.bank import create_app
 from tests.integration.guarded_database import guarded_database, url_with_password
-from tests.integration.running_processes import DEADLINE_SECONDS, address_of, bank_client, cqrskit, finish, start
+from tests.integration.running_processes import (
+    DEADLINE_SECONDS,
+    address_of,
+    bank_client,
+    cqrskit,
+    finish,
+    ledger,
+    start,
+)
 
 BANK, WEB = "tests.integration.bank:bank", "tests.integration.bank:create_app"
 SERVE, PROJECT = ("serve", "--app", WEB, "--port", "0"), ("project", "--app", BANK)
@@ -243,6 +252,23 @@ async def test_projections_have_nothing_to_do_without_elasticsearch_and_end_with
     assert events_of(finished.err).count("servers.waiting") == 1
     assert f"error: Elasticsearch at {CLOSED} cannot be reached" in finished.err
     assert "secret" not in finished.err
+
+
+async def test_an_import_that_could_not_show_its_rows_ends_before_any_is_in(postgres_dsn: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("transfer_id,debit_account,credit_account,amount,currency\n1,asset:cash,ann,5,EUR\n")
+    variables = {
+        "CQRSKIT_DATABASE_URL": postgres_dsn,
+        "CQRSKIT_ELASTICSEARCH_URL": f"http://{CLOSED}",
+        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": "1",
+    }
+    arguments = ("import", str(rows), "--open-accounts")
+    refused = await ledger(*arguments, variables=variables)
+    assert (refused.code, events_of(refused.err)[-1]) == (3, "read_store.away"), refused
+    with psycopg.connect(postgres_dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+    apart = await ledger(*arguments, "--no-projections", "--json", variables=variables)
+    assert (apart.code, json.loads(apart.out)["posted"]) == (0, 1), apart
 
 
 @asynccontextmanager
