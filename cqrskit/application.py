@@ -106,12 +106,18 @@ class Application:
 
         `executor`: take commands. `projections`: names of those to run here, as far as no other worker does (default:
         none). Raises ServerUnavailable, MigrationRequired, RebuildRequired or ConfigurationError.
+
+        Who does either waits for servers that are away, as long as the settings say. Who takes commands then goes on
+        without Elasticsearch: queries raise ServerUnavailable, and projections begin, once it is back.
         """
+        names = tuple(projections or ())
         metrics, tracer = Metrics(), open_tracer(settings, self.name)
-        async with open_servers(settings, metrics) as servers:
+        async with open_servers(
+            settings, metrics, waits=executor or bool(names), needs_read_store=not executor
+        ) as servers:
             runtime = Runtime(self, settings, servers, metrics, tracer)
             try:
-                await runtime.start(executor=executor, projections=projections or ())
+                await runtime.start(executor=executor, projections=names)
                 yield runtime
             finally:
                 await runtime.close()
@@ -137,6 +143,7 @@ class Runtime:
         self.database_url = servers.database_url
         self.event_store = event_store = servers.event_store
         self.read_store = read_store = servers.read_store
+        self._store_identity = servers.identity
         self.checkpoints = servers.checkpoints
         self.api_keys = servers.api_keys
         self.due_commands = due_commands = servers.due_commands
@@ -182,9 +189,9 @@ class Runtime:
         self._listener.wake()
         self._notifier.committed()
 
-    async def start(self, *, executor: bool, projections: Iterable[str]) -> None:
+    async def start(self, *, executor: bool, projections: Sequence[str]) -> None:
         """Begin to take commands and to run projections."""
-        names = list(projections)
+        names = projections
         if executor or names:
             collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
         if executor:
@@ -306,8 +313,9 @@ class Runtime:
         )
 
     async def _figures(self) -> Figures:
+        is_known = self._store_identity.is_known  # what is on the write side is measured without Elasticsearch
         return Figures(
-            projections=await self.status(count_documents=False),
+            projections=await self.status(count_documents=False) if is_known else (),
             reactions=await self.reaction_statuses(),
             due=await self.due_commands.status(),
         )
@@ -326,7 +334,12 @@ class Runtime:
         return {**found, **self.worker.failures}
 
     async def _check_documents(self) -> None:
-        """Raise RebuildRequired now, not at the first request, if documents have other fields than the code."""
+        """Raise RebuildRequired now, not at the first request, if documents have other fields than the code.
+
+        As long as it is not known which read store it is, nobody knows: queries and workers find out later.
+        """
+        if not self._store_identity.is_known:
+            return
         generations = await self.checkpoints.generations()
         for projection in self.application.projections:
             generation_for(projection, fingerprint_of(projection), generations)

@@ -70,7 +70,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     connections_max: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 8
     """Largest number of Postgres connections that one process keeps for reads."""
     connect_timeout_seconds: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    """How long the start waits for Postgres and Elasticsearch before it gives up."""
+    """How long `serve` and `project` wait at their start for servers that are away; other commands fail at once.
+
+    A server that takes a connection and then says nothing is given so long by every command.
+    """
     queue_length_max: Annotated[int, msgspec.Meta(ge=1)] = 20_000
     """Commands that may wait for the executor; beyond that callers are told to come back later."""
     batch_size_max: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000

@@ -190,6 +190,19 @@ LOG_EVENTS = {
     "read_models.postgres": LogEvent(
         "info", ("setting",), "No Elasticsearch is configured, so read models live in Postgres."
     ),
+    "read_store.away": LogEvent(
+        "warning",
+        ("address", "reason"),
+        "The start goes on without Elasticsearch: commands are taken, queries and projections wait.",
+        WAIT,
+    ),
+    "read_store.back": LogEvent("info", ("address",), "Elasticsearch, which was away at the start, is there."),
+    "read_store.unusable": LogEvent(
+        "error",
+        ("address", "reason"),
+        "Elasticsearch, which was away at the start, answers but cannot be used; it is tried again.",
+        "Correct what the reason names; a setting is read at the next start.",
+    ),
     "receipts.failed": LogEvent(
         "error",
         (),
@@ -215,6 +228,12 @@ LOG_EVENTS = {
         "warning", ("path", "reason"), "An HTTP request could not be answered because a server does not answer.", WAIT
     ),
     "server.message": LogEvent("varies", ("message",), "A warning or an error of the HTTP server.", "As it says."),
+    "servers.waiting": LogEvent(
+        "warning",
+        ("server", "address", "reason", "seconds"),
+        "The start waits for a server that does not answer, for at most so many seconds.",
+        "Start or mend the server, or correct the setting that names it.",
+    ),
     "service.listening": LogEvent("info", ("address",), "The HTTP server answers requests at the address."),
     "service.started": LogEvent("info", ("application", "projections"), "The service takes commands."),
     "service.stopped": LogEvent("info", ("application",), "The service has finished what it had accepted."),

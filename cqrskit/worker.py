@@ -91,11 +91,15 @@ class Worker:
     async def start(self) -> None:
         """Make what is missing (the first generation of a projection, its index), and begin to work.
 
-        Raises ServerUnavailable, or RebuildRequired if documents were made for other fields.
+        Raises RebuildRequired if documents were made for other fields. A server that is away is waited for, and what
+        is found out then is among the `failures`.
         """
-        for projection in self._projections.values():
-            await self._prepare(projection, await self._checkpoints.generations())
-        await self._beat()
+        try:
+            for projection in self._projections.values():
+                await self._prepare(projection, await self._checkpoints.generations())
+            await self._beat()
+        except ServerUnavailable as error:
+            self._waits(error)
         self._task = asyncio.create_task(self._run(), name="cqrskit-worker")
 
     async def stop(self) -> None:
@@ -167,10 +171,13 @@ class Worker:
             try:
                 await self._beat()
             except ServerUnavailable as error:
-                log.warning("worker.waits_for_server", worker=self.name, reason=str(error))
-                self._on_retry()
+                self._waits(error)
             except CqrskitError as error:
                 log.error("worker.failed", worker=self.name, reason=str(error))
+
+    def _waits(self, error: ServerUnavailable) -> None:
+        log.warning("worker.waits_for_server", worker=self.name, reason=str(error))
+        self._on_retry()
 
     async def _beat(self) -> None:
         """One look at what there is: renew, give back, take."""

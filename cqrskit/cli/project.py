@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import rich_click as click
 from prometheus_client import start_http_server
@@ -13,6 +13,7 @@ from cqrskit.cli.wiring import app_option, application_of
 from cqrskit.errors import ConfigurationError
 from cqrskit.settings import load_settings
 from cqrskit.status import ProjectionStatus
+from cqrskit.tasks import enter_unless_stopped
 from cqrskit.telemetry import configure_logging
 
 __all__ = ["project_command"]
@@ -46,21 +47,31 @@ def project_command(names: tuple[str, ...], app: str | None, until_level: bool) 
 async def _project(application: Application, names: Sequence[str], until_level: bool, stop: asyncio.Event) -> int:
     settings = load_settings()
     configure_logging(settings.log_level)
-    async with application.open(settings, executor=False, projections=names) as runtime, _metrics_shown(runtime):
+    async with AsyncExitStack() as stack:
+        opening = application.open(settings, executor=False, projections=names)
+        runtime = await enter_unless_stopped(stack, opening, stop)
+        if runtime is None:
+            return 0
+        await stack.enter_async_context(_metrics_shown(runtime))
         goal = await runtime.event_store.head() if until_level else None
         print(f"projecting {', '.join(names)}", flush=True)
-        while not stop.is_set():
-            if settings.metrics_port is not None:
-                await runtime.measuring.measure()
-            if runtime.stopped_projections:
-                return FAILED
-            if goal is not None and await _reached(runtime, names, goal):
-                break
-            try:
-                async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+        return await _until_stopped(runtime, names, goal, stop)
+
+
+async def _until_stopped(runtime: Runtime, names: Sequence[str], goal: int | None, stop: asyncio.Event) -> int:
+    """Look after the projections until `stop`, the goal, or a projection that cannot go on; the exit code."""
+    while not stop.is_set():
+        if runtime.settings.metrics_port is not None:
+            await runtime.measuring.measure()
+        if runtime.stopped_projections:
+            return FAILED
+        if goal is not None and await _reached(runtime, names, goal):
+            break
+        try:
+            async with asyncio.timeout(CHECK_INTERVAL_SECONDS):
+                await stop.wait()
+        except TimeoutError:
+            continue
     return 0
 
 

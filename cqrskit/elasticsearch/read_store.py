@@ -102,7 +102,7 @@ class ElasticsearchReadStore:
 
     async def ping(self) -> None:
         """Return if a server of version 8 answers and lets us in."""
-        with self._errors(starting=True):
+        with self._connection.request(starting=True, pinging=True):
             client = self.client.options(request_timeout=self._connect_timeout_seconds)
             number = (await client.info())["version"]["number"]
         if number.split(".")[0] != SUPPORTED_MAJOR:

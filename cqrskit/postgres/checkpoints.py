@@ -1,6 +1,6 @@
 """Generations, checkpoints, leases and parked keys in Postgres; the port is `cqrskit.checkpoints`."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -38,8 +38,11 @@ class _Held(NamedTuple):
 class PostgresCheckpoints:
     """Where projections keep how far they are. Nothing here holds a session or a transaction open."""
 
-    def __init__(self, pool: AsyncPool, url: str, store: str) -> None:
-        """`store` is the read store that this program uses (`ReadStore.identity`): its generations are all we see."""
+    def __init__(self, pool: AsyncPool, url: str, store: Callable[[], str]) -> None:
+        """`store` tells which read store this program uses (`ReadStore.identity`): its generations are all we see.
+
+        As long as nobody knows, it raises ServerUnavailable, and so does whatever is about generations here.
+        """
         self._pool = pool
         self._store = store
         self._url = url
@@ -48,7 +51,7 @@ class PostgresCheckpoints:
 
     async def generations(self) -> Sequence[Generation]:
         """All generations of all projections."""
-        return [_generation(row) for row in await self._fetch("list_generations", {"store": self._store})]
+        return [_generation(row) for row in await self._fetch("list_generations", {"store": self._store()})]
 
     async def create_generation(
         self, projection: str, state: GenerationState, code: Fingerprint, partitions: int
@@ -56,7 +59,7 @@ class PostgresCheckpoints:
         """Begin another generation, unless there is one of this kind; its number."""
         values = {
             "projection": projection,
-            "store": self._store,
+            "store": self._store(),
             "state": state.value,
             "shape": code.shape,
             "folds": code.folds,
@@ -112,7 +115,7 @@ class PostgresCheckpoints:
         """Make the generation live and retire the live one; False if it is behind the live one."""
         values = {
             "projection": projection,
-            "store": self._store,
+            "store": self._store(),
             "generation": generation,
             "rolled_back": rolled_back,
         }
@@ -140,7 +143,7 @@ class PostgresCheckpoints:
         """Make an empty generation live and retire the live one; the new one's number."""
         values = {
             "projection": projection,
-            "store": self._store,
+            "store": self._store(),
             "state": GenerationState.LIVE.value,
             "rolled_back": False,
         }

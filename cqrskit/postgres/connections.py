@@ -1,5 +1,6 @@
 """Connections to Postgres, and what its driver's errors mean for us."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from cqrskit.errors import ConfigurationError, MigrationRequired, ServerUnavailable
 from cqrskit.postgres.sql import statement
 
-__all__ = ["UNAVAILABLE", "address_of", "connect", "connection_errors", "is_pooled", "open_pool"]
+__all__ = ["UNAVAILABLE", "address_of", "connect", "connection_errors", "is_lasting", "is_pooled", "open_pool"]
 
 NEEDED_ISOLATION = "read committed"
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 30_000}
@@ -54,6 +55,27 @@ def connection_errors(url: str) -> Iterator[None]:
         ) from error
     except UNAVAILABLE as error:
         raise ServerUnavailable("Postgres", address_of(url), _first_line(error)) from error
+
+
+REFUSED = ("28", "3D", "42501")
+"""SQLSTATEs of who is not let in, of a database that is not there, and of what somebody may not do."""
+REFUSAL = re.compile(
+    r"authentication failed|no password supplied|pg_hba\.conf|does not exist|no such (?:database|user)"
+    r"|permission denied for|not permitted to log in|invalid (?:\w+ )*(?:value|number)"
+    r"|Servname not supported|certificate (?:verify|for)|does not support SSL"
+)
+"""The same in words, which is all that a connection's failure has; in other languages it is not recognised."""
+
+
+def is_lasting(error: ServerUnavailable) -> bool:
+    """Whether a server that was not reached is there, or its URL is wrong: waiting does not help.
+
+    A host's name that nobody knows may be known in a moment: container networks know who runs.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, psycopg.Error):
+        return False
+    return (cause.sqlstate or "").startswith(REFUSED) or REFUSAL.search(str(cause)) is not None
 
 
 def _first_line(error: BaseException) -> str:
@@ -97,7 +119,11 @@ async def open_pool(url: str, *, connections_max: int, timeout_seconds: float) -
     probe = await connect(url, timeout_seconds=timeout_seconds)
     await probe.close()
     with connection_errors(url):
-        await pool.open(wait=True, timeout=timeout_seconds)
+        try:
+            await pool.open(wait=True, timeout=timeout_seconds)
+        except BaseException:
+            await pool.close()
+            raise
     return pool
 
 

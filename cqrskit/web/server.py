@@ -13,7 +13,7 @@ from litestar import Litestar
 
 from cqrskit.errors import ConfigurationError
 from cqrskit.settings import Settings
-from cqrskit.tasks import retry_delays
+from cqrskit.tasks import enter_unless_stopped, retry_delays
 from cqrskit.web.plugin import CqrskitPlugin
 
 __all__ = ["serve"]
@@ -35,25 +35,27 @@ async def serve(
     """Serve `app` on the settings' host and port until `stop` is set; then finish the requests in flight.
 
     Once stopped it takes no connection any more, finishes accepted commands, and answers new ones that come on
-    connections which are there already with 503 ``shutting_down``.
+    connections which are there already with 503 ``shutting_down``. A start that waits for servers is given up.
 
     `on_listening` is told the address when requests are answered; it runs beside the server, and its error ends it.
     Raises ConfigurationError if the address cannot be had, and whatever the app's start raises.
     """
     listener = _bind(settings.host, settings.port)
     with contextlib.closing(listener):
-        async with _lifespan(app):
+        async with contextlib.AsyncExitStack() as stack:
+            if not await enter_unless_stopped(stack, _lifespan(app), stop):
+                return
             _listen(listener, settings)
             async with _listening(app, listener, settings) as server:
                 await _until_stopped(server, stop, on_listening, address_of(listener))
 
 
 @contextlib.asynccontextmanager
-async def _lifespan(app: Litestar) -> AsyncIterator[None]:
-    """The app's lifespan; an error comes out as itself, not in the group that Litestar's event emitter makes."""
+async def _lifespan(app: Litestar) -> AsyncIterator[bool]:
+    """The app's lifespan: True, once it is there. Errors come out as themselves, not in a group that Litestar makes."""
     try:
         async with app.lifespan():
-            yield
+            yield True
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:

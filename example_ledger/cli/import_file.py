@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import rich_click as click
 
-from cqrskit import Runtime, Settings, load_settings
+from cqrskit import Runtime, load_settings
 from cqrskit.cli.operating import counted
 from cqrskit.cli.progress import ProgressBar
 from cqrskit.cli.running import FAILED, common_options, die_with_parent, json_option, run
@@ -56,7 +56,7 @@ def import_command(file: Path, open_accounts: bool, no_projections: bool, as_jso
 async def _import(reader: RowReader, open_accounts: bool, with_projections: bool, as_json: bool) -> int:
     settings = load_settings()
     configure_logging(settings.log_level if settings.log_level == "debug" else "warning")
-    async with ledger.open(settings) as runtime, _projections_beside(settings, with_projections):
+    async with ledger.open(settings) as runtime, _projections_beside(runtime, with_projections):
         with ProgressBar(f"importing {reader.path.name}", reader.size) as bar:
             report = await import_file(
                 reader,
@@ -90,16 +90,20 @@ def _show(report: ImportReport, as_json: bool) -> None:
 
 
 @asynccontextmanager
-async def _projections_beside(settings: Settings, wanted: bool) -> AsyncIterator[None]:
-    """Run the projections in a process of their own meanwhile, so that they have a core to themselves."""
+async def _projections_beside(runtime: Runtime, wanted: bool) -> AsyncIterator[None]:
+    """Run the projections in a process of their own meanwhile, so that they have a core to themselves.
+
+    ServerUnavailable, before anything is imported, if they would have nowhere to write.
+    """
     if not wanted:
         yield
         return
+    await runtime.read_store.ping()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "cqrskit", "project", "--app", "example_ledger.application:ledger"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "CQRSKIT_LOG_LEVEL": "debug" if settings.log_level == "debug" else "warning"},
+        env={**os.environ, "CQRSKIT_LOG_LEVEL": "debug" if runtime.settings.log_level == "debug" else "warning"},
         start_new_session=True,
         preexec_fn=die_with_parent,
     )

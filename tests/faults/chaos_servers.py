@@ -221,8 +221,15 @@ class Chaos:
         """Do harm for so long, and for as long as it takes to have done each kind of it."""
         self._begun = time.monotonic()
         until = self._begun + seconds
-        ends_of_apis: list[Deed] = [self.kill_api, self.kill_both_apis, self.stop_api]
-        processes: list[Deed] = [self.freeze_api, self.kill_worker, self.kill_all_workers, self.freeze_worker]
+        processes: list[Deed] = [
+            self.kill_api,
+            self.kill_both_apis,
+            self.stop_api,
+            self.freeze_api,
+            self.kill_worker,
+            self.kill_all_workers,
+            self.freeze_worker,
+        ]
         servers: list[Deed] = [
             self.kill_postgres,
             self.crash_postgres_backend,
@@ -231,18 +238,18 @@ class Chaos:
         ]
         if self._wire is not None:
             servers += [self.cut_off_elasticsearch, self.lose_bulk_answers]
-        due = [*ends_of_apis, *processes, *servers]
+        due = [*processes, *servers]
         while due or time.monotonic() < until:
             turn = until if self._elasticsearch is None else min(time.monotonic() + TURN_SECONDS, until)
             goes_on = partial(_is_before, turn)
-            await asyncio.gather(self._do([*ends_of_apis, *processes], due, goes_on), self._do(servers, due, goes_on))
+            await asyncio.gather(self._do(processes, due, goes_on), self._do(servers, due, goes_on))
             if self._elasticsearch is not None:
                 await self._kill_elasticsearch(self._elasticsearch, processes, servers, due)
 
     async def _kill_elasticsearch(
         self, server: RestartableElasticsearch, processes: list[Deed], servers: list[Deed], due: list[Deed]
     ) -> None:
-        """It takes long to come back. Meanwhile no API is ended, since none can start without it."""
+        """It takes long to come back. Meanwhile the rest goes on: an API that is killed starts without it."""
         self._note("kill Elasticsearch")
         await asyncio.to_thread(server.kill)
         back = asyncio.create_task(asyncio.to_thread(server.start_again))

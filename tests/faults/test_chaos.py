@@ -38,6 +38,8 @@ READY_SECONDS = 90.0
 LEVEL_SECONDS = 90.0
 REPEATED = 400
 PAGE = 1_000
+HASTE = {"CQRSKIT_CONNECT_TIMEOUT_SECONDS": "3"}
+"""Of an API: it starts without Elasticsearch before that is back."""
 APP = "example_ledger.application:ledger"
 
 
@@ -92,7 +94,7 @@ async def test_the_log_replayed_in_the_model_gives_every_reply_whatever_is_kille
         chaos = Chaos(
             random.Random(rng.getrandbits(64)),
             apis=[
-                Program("example_ledger", "serve", "--no-projections", variables=each, port=port)
+                Program("example_ledger", "serve", "--no-projections", variables={**each, **HASTE}, port=port)
                 for each, port in zip((variables, by_wire), ports, strict=True)
             ],
             workers=[Program("cqrskit", "project", "--app", APP, variables=variables) for _ in range(2)],

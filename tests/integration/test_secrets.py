@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
-import psycopg
 import pytest
 import structlog
 from litestar import Litestar
@@ -17,10 +16,10 @@ from litestar import Litestar
 from cqrskit import Scope, Settings
 from cqrskit.telemetry import configure_logging
 from cqrskit.testing import CuttableWire, eventually
-from cqrskit.testing.servers import PostgresServer
 from cqrskit.web import CqrskitPlugin, plugin_of
 from tests.acceptance.api import bearer
 from tests.integration.bank import ROUTES, bank
+from tests.integration.guarded_database import guarded_database, url_with_password
 from tests.integration.running_processes import bank_client, cqrskit
 from tests.integration.traces import Traces, the_traces
 
@@ -47,18 +46,8 @@ def require_none_of(secrets: set[str], text: str) -> None:
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[str]:
     """A database that asks for a password; the URL of a user of it, with a wrong one."""
-    server = PostgresServer().start()
-    rules = "local all guarded scram-sha-256|local all all trust"
-    with psycopg.connect(server.url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE guarded LOGIN PASSWORD 'right'")
-        ((path,),) = connection.execute("SHOW hba_file").fetchall()
-        connection.execute(
-            psycopg.sql.SQL("COPY (SELECT unnest(string_to_array({}, '|'))) TO {}").format(rules, str(path))
-        )
-        connection.execute("SELECT pg_reload_conf()")
-    url = server.create_database()
-    yield url.replace("postgres@", f"guarded:{quote(PASSWORD, safe='')}@")
-    server.stop()
+    with guarded_database() as url:
+        yield url_with_password(url, PASSWORD)
 
 
 DATABASES = {

@@ -30,7 +30,8 @@ SMALL = {
     "thread_pool.write.queue_size": 1,
     "http.bind_host": "[127.0.0.1, 127.0.0.2]",
 }
-BANK = "tests.integration.bank:bank"
+STATUS = ("status", "--app", "tests.integration.bank:bank")
+SERVE = ("serve", "--app", "tests.integration.bank:create_app", "--port", "0")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -163,20 +164,22 @@ async def test_a_key_that_is_taken_away_at_work_is_waited_for(server: SecuredEla
 
 
 @pytest.mark.parametrize("wrong", ["key", "authority", "no authority"])
-async def test_the_command_line_says_it_in_one_line(
-    server: SecuredElasticsearch, postgres_dsn: str, tmp_path: Path, wrong: str
+@pytest.mark.parametrize("program", [STATUS, SERVE], ids=["status", "serve"])
+async def test_the_command_line_says_it_in_one_line_at_once(
+    server: SecuredElasticsearch, postgres_dsn: str, tmp_path: Path, program: tuple[str, ...], wrong: str
 ) -> None:
     make_authority(tmp_path)
     key = base64.b64encode(b"nothing:geheim").decode()
     variables = {
         "CQRSKIT_DATABASE_URL": postgres_dsn,
+        "CQRSKIT_CONNECT_TIMEOUT_SECONDS": "600",
         "CQRSKIT_ELASTICSEARCH_URL": server.url,
         "CQRSKIT_ELASTICSEARCH_API_KEY": key,
         "CQRSKIT_ELASTICSEARCH_CA_FILE": str(tmp_path / "ca.crt" if wrong == "authority" else server.ca_file),
     }
     if wrong == "no authority":
         del variables["CQRSKIT_ELASTICSEARCH_CA_FILE"]
-    finished = await cqrskit("status", "--app", BANK, variables=variables)
+    finished = await cqrskit(*program, variables=variables)
     assert finished.code == 2
     (line,) = finished.err.splitlines()
     assert line.startswith("error: ")
