@@ -19,6 +19,8 @@ from cqrskit.web.access import open_to_all
 __all__ = ["Dependency", "Live", "Ready", "health_routes"]
 
 CHECK_TIMEOUT_SECONDS = 1.5
+NEEDED = "postgres"
+"""The server without which neither commands nor queries are answered."""
 WITHOUT_KEY: list[dict[str, list[str]]] = [{}]
 """For the API description: nothing has to be shown."""
 
@@ -40,10 +42,10 @@ class Dependency(msgspec.Struct, frozen=True):
 class Ready(msgspec.Struct, frozen=True):
     """Whether requests can be served.
 
-    ``ready``: all is well. ``degraded`` (200): commands and queries are answered, but somebody should look at the
-    `problems`: a projection lags, has parked keys, has failed, is moved by nobody, or could not be measured; a reaction
-    lags or has failed; due commands are overdue or parked.
-    ``unready`` (503): a server that the service rests on does not answer, or the service is stopping.
+    ``ready``: all is well. ``degraded`` (200): commands are taken, but somebody should look at the `problems`: the read
+    store does not answer, so that queries are refused; a projection lags, has parked keys, has failed, is moved by
+    nobody, or could not be measured; a reaction lags or has failed; due commands are overdue or parked.
+    ``unready`` (503): Postgres does not answer, without which there is nothing to do, or the service is stopping.
     """
 
     status: Literal["ready", "degraded", "unready"]
@@ -104,7 +106,7 @@ def health_routes(runtime: Callable[[], Runtime], is_draining: Callable[[], bool
 async def _readiness(checks: _Checks, runtime: Runtime, *, draining: bool) -> Ready:
     results = await checks.run(
         {
-            "postgres": runtime.event_store.head,
+            NEEDED: runtime.event_store.head,
             "read_store": runtime.read_store.ping,
             "projections": lambda: runtime.status(count_documents=False),
             "reactions": runtime.reaction_statuses,
@@ -116,7 +118,7 @@ async def _readiness(checks: _Checks, runtime: Runtime, *, draining: bool) -> Re
     problems = [f"{each.name}: {each.reason}" for each in dependencies if not each.ok]
     if draining:
         problems.append("the service is stopping")
-    unready = bool(problems)
+    unready = draining or any(each.name == NEEDED and not each.ok for each in dependencies)
     for what, result in measured.items():
         if isinstance(result, BaseException):
             problems.append(f"the {what} could not be measured: {_reason(result)}")

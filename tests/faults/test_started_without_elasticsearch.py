@@ -81,7 +81,7 @@ async def test_an_api_that_was_started_without_elasticsearch_answers_by_itself_w
             headers = {"Consistency-Position": str(position)}
             refused = await client.get("/accounts", headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (503, "server_unavailable")
-            assert (await client.get("/health/ready")).json()["status"] == "unready"
+            assert (await client.get("/health/ready")).json()["status"] == "degraded"
             await asyncio.to_thread(restartable_elasticsearch.start_again)
             async with AsyncExitStack() as stack:
                 if apart:
