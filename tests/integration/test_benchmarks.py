@@ -67,7 +67,7 @@ async def test_the_read_path_shows_its_figures_beside_their_limits(
         "projections": ["≥ 0.85", "≥ 2.5", "≥ 3", "≥ 60,000"],
         "visibility": ["≤ 500"],
         "failover": ["≤ 1"],
-        "rebuilds": ["≤ 2", "≤ 2"],  # those of memory count in a full run only
+        "rebuilds": ["≤ 2"],  # those of memory count in a full run only
     }
     assert all(row["value"] > 0 for rows in found["groups"].values() for row in rows)
 
