@@ -265,7 +265,9 @@ class Decider:
         if conflict is not None and (first is None or conflict[0] != waiting.keys[0]):
             return self._refuse_key(batch, waiting, receipts, conflict)
         if first is not None:
-            return self._replay(waiting, first, content, self._new_keys(batch, waiting, receipts))
+            new_keys = self._new_keys(batch, waiting, receipts)
+            # Where its own key is new, another content of it was forgotten since, which had another outcome.
+            return self._replay(waiting, first, content, tuple(each for each in new_keys if each != waiting.keys[0]))
         decision = self._run(batch, waiting, receipts)
         if decision.outcome is not None:
             decision.content = content
@@ -291,7 +293,8 @@ class Decider:
     ) -> Decision:
         """The key belongs to another content; a handler that wants to see this may put another refusal first.
 
-        Where it is the command's own key, and the caller has brought one too, the refusal is kept under the caller's.
+        What such a handler refuses with may be another thing later, so it is kept under the caller's own key, if there
+        is one. That the key belongs to another content is not: it stays so for as long as that is kept.
         """
         key, field = conflict
         refusal: CqrskitError = IdempotencyConflict(key, field)
@@ -306,7 +309,7 @@ class Decider:
             looks = decision.looks
             refusal = decision.error or refusal
         decision = Decision(waiting, self._repository.now, [], looks, error=refusal)
-        if key == waiting.keys[0] and isinstance(refusal, Rejected):
+        if key == waiting.keys[0] and isinstance(refusal, Rejected) and not isinstance(refusal, IdempotencyConflict):
             decision.content = self._codec.content_of(waiting.command)
             decision.outcome = self._codec.outcome_of_refusal(refusal)
             decision.remembered_under = self._new_keys(batch, waiting, receipts)

@@ -189,7 +189,7 @@ class Executor:
             await asyncio.wait({self._tasks[0]}, timeout=self._settings.shutdown_timeout_seconds)
         await end_tasks(self._tasks)
         self._queue.refuse_all(ShuttingDown())
-        await self._snapshots.save()
+        await self._snapshots.finish()
 
     # --- the loop
 

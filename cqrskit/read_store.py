@@ -116,8 +116,11 @@ class ReadStore(Protocol):
     async def close(self) -> None:
         """Let connections go."""
 
-    async def ping(self) -> None:
-        """Return if the server answers and can be used; raise ServerUnavailable or ConfigurationError if not."""
+    async def ping(self, *, despite_pauses: bool = False) -> None:
+        """Return if the server answers and can be used; raise ServerUnavailable or ConfigurationError if not.
+
+        `despite_pauses`: ask even if it is being left alone because it did not answer.
+        """
 
     async def identity(self) -> str:
         """Which store this is: the same in all programs that use it, and another for another server of its kind."""

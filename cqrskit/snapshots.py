@@ -30,6 +30,7 @@ __all__ = ["SnapshotCodec", "SnapshotSaver"]
 
 log = structlog.get_logger(__name__)
 
+FINISH_TIMEOUT_SECONDS = 5.0
 OWN_ATTRIBUTES = {"_id", "_version", "_created_on", "_modified_on", "_pending_events"}
 """What every aggregate has beside its own state."""
 
@@ -122,6 +123,15 @@ class SnapshotSaver:
             await self._wake.wait()
             self._wake.clear()
             await self.save()
+
+    async def finish(self) -> None:
+        """Save what is due, but let nobody wait for it for long: a stop is more than a snapshot."""
+        due = len(self._due)
+        try:
+            async with asyncio.timeout(FINISH_TIMEOUT_SECONDS):
+                await self.save()
+        except TimeoutError:
+            log.warning("snapshots.not_saved", snapshots=due, reason=f"not within {FINISH_TIMEOUT_SECONDS:g} s")
 
     async def save(self) -> None:
         """Save what is due now. What is cancelled meanwhile is due again."""

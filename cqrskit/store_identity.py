@@ -40,7 +40,7 @@ class StoreIdentity:
     async def learn(self) -> None:
         """Ask the store. Raises ServerUnavailable, or ConfigurationError for what is wrong with how it is reached."""
         try:
-            await self._read_store.ping()
+            await self._read_store.ping(despite_pauses=True)
             self._known = await self._read_store.identity()
         except ServerUnavailable as error:
             self._lacking = error

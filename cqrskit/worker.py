@@ -218,6 +218,8 @@ class Worker:
         except CqrskitError as error:
             self.failures[projection.name] = str(error)
             return {}
+        if all(place[0] != projection.name for place in self._given_up):
+            self.failures.pop(projection.name, None)
         if generation.paused:
             return {}
         return {

@@ -78,15 +78,15 @@ class Connection:
         )
 
     @contextmanager
-    def request(self, *, starting: bool = False, pinging: bool = False) -> Iterator[None]:
+    def request(self, *, starting: bool = False, despite_pauses: bool = False) -> Iterator[None]:
         """Around each request: asks the circuit, tells it the end, and turns the driver's errors into ours.
 
-        One that is made only to find out whether the cluster answers (`pinging`) passes in the circuit's pauses too.
+        `despite_pauses`: it is made only to find out whether the cluster is back, and passes in the circuit's pauses.
 
         Credentials or a certificate that are not accepted are a ConfigurationError while a process is `starting`;
         later they are a server to wait for, as a cluster that starts refuses what it cannot look up yet.
         """
-        if not pinging:
+        if not despite_pauses:
             self.circuit.enter()
         try:
             yield

@@ -100,9 +100,9 @@ class ElasticsearchReadStore:
         """Close the connections."""
         await self.client.close()
 
-    async def ping(self) -> None:
-        """Return if a server of version 8 answers and lets us in."""
-        with self._connection.request(starting=True, pinging=True):
+    async def ping(self, *, despite_pauses: bool = False) -> None:
+        """Return if a server of version 8 answers and lets us in; see the port."""
+        with self._connection.request(starting=True, despite_pauses=despite_pauses):
             client = self.client.options(request_timeout=self._connect_timeout_seconds)
             number = (await client.info())["version"]["number"]
         if number.split(".")[0] != SUPPORTED_MAJOR:

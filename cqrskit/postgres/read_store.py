@@ -66,7 +66,7 @@ class PostgresReadStore:
     async def close(self) -> None:
         """Nothing to do: the pool's owner closes it."""
 
-    async def ping(self) -> None:
+    async def ping(self, *, despite_pauses: bool = False) -> None:  # noqa: ARG002 (it makes no pauses)
         """Return if Postgres answers."""
         async with self._connection() as connection:
             await connection.execute("SELECT 1")

@@ -33,7 +33,7 @@ def _patterns_in(annotation: object) -> Iterator[tuple[str, str]]:
     """Each pattern with its words, in a type and all that it is made of."""
     try:
         waiting: list[object] = [inspect.type_info(annotation)]
-    except TypeError:  # no type of a value that is decoded
+    except (TypeError, NameError):  # no type of a value that is decoded
         return
     seen: set[int] = set()
     while waiting:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import ClientException, HTTPException
+from litestar.exceptions import ClientException, HTTPException, ValidationException
 
 from cqrskit.access import Forbidden, RateLimited, Unauthenticated
 from cqrskit.errors import (
@@ -28,6 +28,7 @@ from cqrskit.errors import (
     IdempotencyConflict,
     IndexMissing,
     InvalidCursor,
+    InvalidField,
     InvalidIdempotencyKey,
     InvalidQuery,
     NotYetVisible,
@@ -176,6 +177,9 @@ class Problems:
 
     def of_cqrskit(self, request: Request[Any, Any, Any], error: CqrskitError) -> Response[bytes]:
         """The response for one of cqrskit's own errors, or an application's refusal."""
+        if isinstance(error, InvalidField):
+            wrong = {"key": error.field, "source": "body", "message": error.message}
+            return self.of_http(request, ValidationException(extra=[wrong]))
         kind = _kind_of(error)
         if kind.internal:
             return self._internal(request, error, kind.code, kind.title)
@@ -249,9 +253,7 @@ class Problems:
         if "route_handler" in request.scope:
             status = request.route_handler.opt.get(STATUSES_OPTION, {}).get(error.code, status)
         if isinstance(error, IdempotencyConflict):
-            conflict = IdempotencyConflict(as_sent(str(error.details["key"])), str(error.details["field"]))
-            conflict.replayed = error.replayed
-            error = conflict
+            error = IdempotencyConflict(as_sent(error.key), error.field)
         title = kind.title if error.code == kind.code else error.code.replace("_", " ").capitalize()
         problem = Problem(
             title=title,

@@ -231,3 +231,15 @@ async def test_a_refused_whole_is_remembered_under_its_key_though_nothing_was_lo
             assert refusal.value.replayed == replayed
             assert logged == [], "it did not settle what it took for an unknown commit"
     assert receipts(settings) == ["all"]
+
+
+async def test_that_an_own_key_has_another_content_is_kept_under_no_other_key(settings: Settings) -> None:
+    counter_id = uuid4()
+    async with opened(settings) as runtime:
+        await runtime.executor.execute(Add(name="1", counter_id=counter_id, by=1))
+        for _ in range(2):
+            with pytest.raises(IdempotencyConflict) as caught:
+                await runtime.executor.execute(Add(name="1", counter_id=counter_id, by=2), key="k")
+            assert (caught.value.field, caught.value.replayed) == ("by", False)
+        assert (await runtime.executor.execute(Add(name="2", counter_id=counter_id, by=2), key="k")).reply == 3
+    assert receipts(settings) == ["add:1", "add:2", "k"]

@@ -12,7 +12,9 @@ from cqrskit import IndexSettings, Nested, Query, ServerUnavailable, Term, Text,
 from cqrskit.elasticsearch.read_store import ElasticsearchReadStore
 from cqrskit.errors import ReadStoreError
 from cqrskit.read_store import Change, IndexSpec
-from cqrskit.testing import CuttableWire, eventually
+from cqrskit.testing import CuttableWire, HttpWire, eventually
+from cqrskit.testing.http_messages import HttpRequest, HttpResponse
+from cqrskit.testing.http_wire import Forward
 from tests.integration.refusing_proxy import Refusal, RefusingProxy
 
 
@@ -303,3 +305,38 @@ async def test_an_index_that_elasticsearch_cannot_make_is_a_wrong_definition(sto
         await store.prepare(
             msgspec.structs.replace(INDEX, name="wrong", elasticsearch=IndexSettings(settings={"nonsense": 1}))
         )
+
+
+async def test_only_who_says_so_asks_a_cluster_that_is_left_alone(
+    elasticsearch_url: str, index_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cqrskit.elasticsearch.circuit.FIRST_PAUSE_SECONDS", 600.0)
+    asked = 0
+
+    async def broken(_: HttpRequest, __: Forward) -> HttpResponse | None:
+        nonlocal asked
+        asked += 1
+        return HttpResponse(503, [(b"content-type", b"application/json")], b"{}")
+
+    async with HttpWire(elasticsearch_url) as wire:
+        store = ElasticsearchReadStore(
+            wire.url,
+            index_prefix,
+            request_timeout_seconds=30,
+            circuit_max_failures=1,
+            circuit_max_pause_seconds=600,
+        )
+        try:
+            wire.fault(lambda _: True, broken, times=None)
+            while store.circuit.state == "closed":
+                with pytest.raises(ServerUnavailable):
+                    await store.ping()
+            before = asked
+            with pytest.raises(ServerUnavailable):
+                await store.ping()
+            assert asked == before
+            with pytest.raises(ServerUnavailable):
+                await store.ping(despite_pauses=True)
+            assert asked > before
+        finally:
+            await store.close()

@@ -213,3 +213,14 @@ async def test_a_projection_whose_index_was_removed_builds_it_anew_when_it_is_re
         await eventually(lambda: runtime.stopped_projections == [], timeout_seconds=30)
         await level(runtime)
         assert len(await versions(runtime)) == 2
+
+
+async def test_a_failure_that_is_over_is_forgotten_by_a_worker_that_moves_nothing_too(settings: Settings) -> None:
+    async with opened(settings, projecting=True) as one, opened(settings, projecting=True) as two:
+        assert one.worker is not None
+        assert two.worker is not None
+        first, idle = sorted((one.worker, two.worker), key=lambda each: each.name)
+        await eventually(lambda: first.projectors("counts") and not idle.projectors("counts"))
+        idle.failures["counts"] = "its documents did not fit a moment ago"
+        await eventually(lambda: not idle.failures)
+        assert idle.projectors("counts") == []

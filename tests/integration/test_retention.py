@@ -5,11 +5,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import psycopg
+import pytest
 from structlog.testing import capture_logs
 
-from cqrskit import Settings
+from cqrskit import Rejected, Settings
 from cqrskit.retention import CHUNK_SIZE
 from cqrskit.testing import eventually
+from example_ledger.accounts import OpenAccount
+from example_ledger.application import ledger
+from example_ledger.transfers import PostTransfer
 from tests.integration.counting import Grow, opened
 
 
@@ -77,3 +81,29 @@ async def test_two_processes_delete_side_by_side_and_nobody_waits_for_rows_that_
                 assert await runtime.event_store.prune_receipts(datetime.now(UTC), 100) == 9
             connection.rollback()
     assert kept(postgres_dsn) == 1
+
+
+async def test_the_refusal_of_another_content_does_not_become_that_of_an_id_whose_receipt_was_deleted(
+    postgres_dsn: str,
+) -> None:
+    one, two, transfer_id = (uuid4() for _ in range(3))
+    async with ledger.open(Settings(database_url=postgres_dsn)) as runtime:
+        for each in (one, two):
+            await runtime.executor.execute(
+                OpenAccount(account_id=each, name="a", type="asset", currency="EUR", overdraft_limit=None)
+            )
+        first, other = (
+            PostTransfer(
+                transfer_id=transfer_id, debit_account_id=one, credit_account_id=two, amount=amount, currency="EUR"
+            )
+            for amount in (5, 6)
+        )
+        await runtime.executor.execute(first)
+        with pytest.raises(Rejected, match="another"):
+            await runtime.executor.execute(other, key="k")
+        with psycopg.connect(postgres_dsn) as connection:
+            connection.execute("DELETE FROM command_receipts WHERE key LIKE 'transfer:%'")
+        with pytest.raises(Rejected) as caught:
+            await runtime.executor.execute(other, key="k")
+        assert (caught.value.code, caught.value.replayed) == ("transfer_conflict", True)
+        assert (await runtime.executor.execute(first)).reply.transfer_id == transfer_id

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
 from cqrskit import Aggregate, Application, Command, CommandFailed, Repository, Settings, event, handles
 from cqrskit.event_store import Found
@@ -104,6 +105,19 @@ async def test_a_stop_waits_for_the_snapshot_that_is_being_saved(settings: Setti
         await other.rollback()
         await stopping
     assert rows(settings, "SELECT stream_id FROM snapshots") == [(log_id,)]
+
+
+async def test_a_stop_does_not_wait_for_a_snapshot_for_ever(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cqrskit.snapshots.FINISH_TIMEOUT_SECONDS", 0.1)
+    log_id = uuid4()
+    async with await psycopg.AsyncConnection.connect(str(settings.database_url)) as other:
+        with capture_logs() as lines:
+            async with logs.open(settings) as runtime:
+                await other.execute("LOCK TABLE snapshots IN SHARE MODE")
+                await runtime.executor.execute_many([Write(log_id=log_id, line="a line") for _ in range(30)])
+        assert [line["snapshots"] for line in lines if line["event"] == "snapshots.not_saved"] == [1]
 
 
 async def test_what_comes_of_a_snapshot_equals_what_comes_of_all_events(settings: Settings) -> None:

@@ -13,16 +13,13 @@ import structlog
 from litestar import Litestar, Request, post
 from litestar.di import NamedDependency
 from litestar.exceptions import ImproperlyConfiguredException
-from litestar.params import JSONBody
 from structlog.testing import capture_logs
 
 from cqrskit import Executor, Settings
 from cqrskit.testing import eventually
-from cqrskit.web import Commands, CqrskitPlugin
+from cqrskit.web import CqrskitPlugin
 from tests.integration.bank import ROUTES, bank
 from tests.integration.running_processes import bank_client
-from tests.integration.test_contained_commands import Add
-from tests.integration.test_contained_commands import adding as adding_app
 from tests.integration.test_web import opened, problem
 
 KEY, REPLAY, CORRELATION = "Idempotency-Key", "Idempotent-Replay", "X-Correlation-ID"
@@ -242,20 +239,3 @@ def test_a_handler_that_asks_for_the_bare_executor_is_told_when_the_app_is_made(
 
     with pytest.raises(ImproperlyConfiguredException, match="executor"):
         Litestar([route], plugins=[CqrskitPlugin(bank, Settings())])
-
-
-async def test_that_an_own_key_has_other_content_is_remembered_under_the_callers_key(postgres_dsn: str) -> None:
-    @post("/adding")
-    async def add_route(data: JSONBody[Add], commands: NamedDependency[Commands]) -> dict[str, int]:
-        """Add what is sent."""
-        return {"value": (await commands.execute(data)).reply}
-
-    settings = Settings(database_url=postgres_dsn, port=0)
-    app = Litestar([add_route], plugins=[CqrskitPlugin(adding_app, settings)])
-    async with bank_client(settings, app) as client:
-        body = {"name": "a", "counter_id": str(uuid4()), "by": 1}
-        assert (await client.post("/adding", json=body)).status_code == 201
-        first, again = [await client.post("/adding", json={**body, "by": 2}, headers={KEY: "k"}) for _ in range(2)]
-        for reply in (first, again):
-            assert problem(reply, 409, "idempotency_conflict")["details"] == {"key": "add:a", "field": "by"}
-        assert (REPLAY in first.headers, again.headers[REPLAY], again.content) == (False, "true", first.content)

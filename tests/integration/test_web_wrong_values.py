@@ -52,6 +52,20 @@ async def book_all_route(data: JSONBody[BookAll]) -> None:
     """Book cars."""
 
 
+class Wish(msgspec.Struct):
+    """A body of its own, of which the route makes the command."""
+
+    plate: str
+    first: date
+    last: date
+
+
+@post("/bookings/by-hand")
+async def book_by_hand_route(data: JSONBody[Wish]) -> None:
+    """Book a car."""
+    Book(plate=data.plate, first=data.first, last=data.last)
+
+
 @get("/cars")
 async def cars_route(plate: FromQuery[Plate | None] = None) -> None:
     """Find cars."""
@@ -61,7 +75,9 @@ async def cars_route(plate: FromQuery[Plate | None] = None) -> None:
 async def client(postgres_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
     settings = Settings(database_url=postgres_dsn, port=0)
     plugin = CqrskitPlugin(bank, settings, only_known_parameters=request.param)
-    async with bank_client(settings, Litestar([book_route, book_all_route, cars_route], plugins=[plugin])) as client:
+    async with bank_client(
+        settings, Litestar([book_route, book_all_route, book_by_hand_route, cars_route], plugins=[plugin])
+    ) as client:
         yield client
 
 
@@ -89,6 +105,11 @@ async def test_a_body_is_told_the_field_and_in_words_what_it_must_be(
         found = problem(await client.post(path, json=body), 400, "invalid_request")
         assert found["errors"] == [{"field": place, "in": "body", "message": message}]
         assert found["detail"] == f"{place}: {message}"
+
+
+async def test_a_command_that_a_route_makes_of_its_body_is_told_the_field_too(client: httpx.AsyncClient) -> None:
+    found = problem(await client.post("/bookings/by-hand", json={**GOOD, "last": "2026-04-30"}), 400, "invalid_request")
+    assert found["errors"] == [{"field": "last", "in": "body", "message": TOO_EARLY}]
 
 
 @pytest.mark.parametrize("client", [True], indirect=True)
