@@ -191,8 +191,7 @@ class Runtime:
 
     async def start(self, *, executor: bool, projections: Sequence[str]) -> None:
         """Begin to take commands and to run projections."""
-        names = projections
-        if executor or names:
+        if executor or projections:
             collect_garbage_rarely(self.settings.garbage_collection_threshold_objects)
         if executor:
             await self._notifier.start()
@@ -201,11 +200,11 @@ class Runtime:
             await self._reactions.start()
             if self.receipt_pruner is not None:
                 self._pruning = [asyncio.create_task(self.receipt_pruner.run(), name="cqrskit-receipts")]
-        if executor or names:
+        if executor or projections:
             await self._check_documents()
-        if names:
+        if projections:
             self.worker = Worker(
-                [self.application.projection_named(name) for name in names],
+                [self.application.projection_named(name) for name in projections],
                 read_store=self.read_store,
                 checkpoints=self.checkpoints,
                 settings=self.settings,
